@@ -21,6 +21,7 @@ import (
 	"isospin/internal/kernel/link"
 	"isospin/internal/kernel/netns"
 	"isospin/internal/kernel/sysctl"
+	"isospin/internal/ovs/vswitch"
 )
 
 // Keys of external_ids of a port's interface. The first three are those of a
@@ -60,17 +61,14 @@ type Plugged struct {
 	Name      string // of the device in the namespace
 }
 
-// Switch is what Plugger needs of Open vSwitch.
+// Switch is what Plugger needs of Open vSwitch; a *vswitch.Client is one.
 type Switch interface {
-	// EnsurePort makes a system device a port of the bridge whose interface has
-	// these external ids.
-	EnsurePort(ctx context.Context, bridge, name string, externalIDs map[string]string) error
-	// DeletePort removes a port; absent is success.
+	EnsurePort(ctx context.Context, bridge string, p vswitch.Port) error
 	DeletePort(ctx context.Context, bridge, name string) error
-	// Ports returns the external ids of every interface of the bridge by port
-	// name, from memory.
-	Ports(bridge string) map[string]map[string]string
+	Interfaces() []vswitch.Interface
 }
+
+var _ Switch = (*vswitch.Client)(nil)
 
 // Options are what New needs.
 type Options struct {
@@ -126,10 +124,13 @@ func (p *Plugger) plug(ctx context.Context, d Device) error {
 	if err != nil || len(mac) != 6 {
 		return fmt.Errorf("MAC address %q is not valid", d.MAC)
 	}
+	host := HostName(d.PortID)
+	if err := p.ours(host); err != nil {
+		return err
+	}
 	if _, err := netns.Create(d.Namespace); err != nil {
 		return err
 	}
-	host := HostName(d.PortID)
 	made, err := link.EnsureVeth(link.Veth{Name: host, PeerName: d.Name, PeerNamespace: d.Namespace, PeerMAC: mac, MTU: d.MTU})
 	if err != nil {
 		return err
@@ -160,10 +161,10 @@ func (p *Plugger) plug(ctx context.Context, d Device) error {
 			return err
 		}
 	}
-	if err := p.Switch.EnsurePort(ctx, p.Bridge, host, map[string]string{
+	if err := p.Switch.EnsurePort(ctx, p.Bridge, vswitch.Port{Name: host, ExternalIDs: map[string]string{
 		KeyPortID: d.PortID, KeyMAC: mac.String(), KeyStatus: "active",
 		KeyOwner: p.Owner, KeyNamespace: d.Namespace, KeyDeviceName: d.Name,
-	}); err != nil {
+	}}); err != nil {
 		return err
 	}
 	if d.Addresses == nil {
@@ -177,20 +178,29 @@ func (p *Plugger) plug(ctx context.Context, d Device) error {
 // namespace stays.
 func (p *Plugger) Unplug(ctx context.Context, portID string) error {
 	host := HostName(portID)
-	ids, known := p.Switch.Ports(p.Bridge)[host]
-	if known && ids[KeyOwner] != p.Owner {
-		return fmt.Errorf("unplug port %s: %s is a port of %q, not of %q", portID, host, ids[KeyOwner], p.Owner)
+	if err := p.ours(host); err != nil {
+		return fmt.Errorf("unplug port %s: %w", portID, err)
 	}
 	return errors.Join(
 		wrap("unplug port "+portID, p.Switch.DeletePort(ctx, p.Bridge, host)),
 		wrap("unplug port "+portID, link.Delete(host)))
 }
 
+// ours fails when a port of that name is there and not ours.
+func (p *Plugger) ours(host string) error {
+	for _, i := range p.Switch.Interfaces() {
+		if owner := i.ExternalIDs[KeyOwner]; i.Name == host && owner != p.Owner {
+			return fmt.Errorf("interface %s belongs to %q, not to %q", host, owner, p.Owner)
+		}
+	}
+	return nil
+}
+
 // Devices returns the ports that are ours, by their mark, in no order.
 func (p *Plugger) Devices() []Plugged {
 	var out []Plugged
-	for _, ids := range p.Switch.Ports(p.Bridge) {
-		if ids[KeyOwner] == p.Owner {
+	for _, i := range p.Switch.Interfaces() {
+		if ids := i.ExternalIDs; i.Bridge == p.Bridge && ids[KeyOwner] == p.Owner {
 			out = append(out, Plugged{PortID: ids[KeyPortID], Namespace: ids[KeyNamespace], Name: ids[KeyDeviceName]})
 		}
 	}
