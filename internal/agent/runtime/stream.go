@@ -1,0 +1,161 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"isospin/api/feed"
+	"isospin/api/feed/feedconnect"
+)
+
+// Results to a Report.
+const reportChunk = 1000
+
+type clientStream = connect.BidiStreamForClient[feed.AgentMessage, feed.ServerMessage]
+
+// follow keeps a stream to one of the servers open until ctx ends. Losing it
+// changes nothing on the host.
+func (a *Agent) follow(ctx context.Context) {
+	wait := backoff{min: a.options.ReconnectMin, max: a.options.ReconnectMax}
+	for n := 0; ; n++ {
+		server := a.options.Servers[n%len(a.options.Servers)]
+		synced, err := a.attach(ctx, server)
+		if ctx.Err() != nil {
+			return
+		}
+		if synced {
+			wait.reset()
+		}
+		pause := wait.next()
+		a.logger.Warn("not attached to the server, the host stays as it is", "server", server, "error", err, "retry_in", pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// attach opens a stream and serves it until it breaks. It tells whether the
+// stream got as far as synced.
+func (a *Agent) attach(ctx context.Context, server string) (synced bool, err error) {
+	transport, base, err := newTransport(server, a.options.TLS)
+	if err != nil {
+		return false, err
+	}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	client := feedconnect.NewFeedClient(&http.Client{Transport: transport}, base, connect.WithAcceptCompression("gzip", nil, nil))
+	stream := client.Attach(ctx)
+	functions := a.functions()
+	hello := &feed.Hello{
+		Host: a.options.Host, Functions: functions, Have: a.desired.beginSync(), BinaryVersion: a.options.BinaryVersion,
+	}
+	received := make(chan error, 1)
+	go func() {
+		defer cancel()
+		received <- a.receive(stream, server, &synced)
+	}()
+	sendErr := stream.Send(&feed.AgentMessage{Body: &feed.AgentMessage_Hello{Hello: hello}})
+	if sendErr == nil {
+		sendErr = a.send(ctx, stream, functions)
+	}
+	cancel()
+	receiveErr := <-received
+	a.reports.detach()
+	a.metrics.attached.Set(0)
+	// A failed send says only that the stream is over; why, the receiver knows.
+	if sendErr != nil && !errors.Is(sendErr, io.EOF) && !errors.Is(sendErr, context.Canceled) {
+		receiveErr = errors.Join(sendErr, receiveErr)
+	}
+	return synced, receiveErr
+}
+
+// receive takes messages until the stream ends.
+func (a *Agent) receive(stream *clientStream, server string, synced *bool) error {
+	defer stream.CloseResponse()
+	for first := true; ; first = false {
+		msg, err := stream.Receive()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return errors.New("the server closed the stream")
+			}
+			return err
+		}
+		if first {
+			a.metrics.attaches.Inc()
+		}
+		a.metrics.messages.Inc()
+		switch err := a.desired.apply(msg); {
+		case errors.Is(err, errNotHeld):
+			return fmt.Errorf("opening the stream again: %w", err)
+		case err != nil:
+			a.logger.Warn("left out of a message of the server", "error", err)
+		}
+		if msg.Synced && !*synced {
+			*synced = true
+			a.metrics.attached.Set(1)
+			a.logger.Info("attached", "server", server, "sequence", msg.Sequence)
+		}
+	}
+}
+
+// send reports results and sends heartbeats until ctx or the stream ends.
+func (a *Agent) send(ctx context.Context, stream *clientStream, told []*feed.Function) error {
+	defer stream.CloseRequest()
+	if err := a.sendReports(stream, a.reports.attach()); err != nil {
+		return err
+	}
+	heartbeat := time.NewTicker(a.options.ReportInterval)
+	defer heartbeat.Stop()
+	for {
+		beat := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.reports.wake:
+			if err := a.sendReports(stream, a.reports.take()); err != nil {
+				return err
+			}
+			continue
+		case <-a.described:
+		case <-heartbeat.C:
+			beat = true
+			a.reports.prune(a.desired.state())
+			for _, r := range a.runners {
+				signal(r.describe)
+			}
+		}
+		functions := a.functions()
+		news := slices.DeleteFunc(slices.Clone(functions), func(f *feed.Function) bool {
+			return slices.ContainsFunc(told, func(t *feed.Function) bool { return proto.Equal(f, t) })
+		})
+		if !beat && len(news) == 0 {
+			continue
+		}
+		if err := stream.Send(&feed.AgentMessage{Body: &feed.AgentMessage_Heartbeat{Heartbeat: &feed.Heartbeat{Functions: news}}}); err != nil {
+			return err
+		}
+		told = functions
+	}
+}
+
+func (a *Agent) sendReports(stream *clientStream, applied []*feed.Applied) error {
+	for chunk := range slices.Chunk(applied, reportChunk) {
+		if err := stream.Send(&feed.AgentMessage{Body: &feed.AgentMessage_Report{Report: &feed.Report{Applied: chunk}}}); err != nil {
+			return err
+		}
+		a.metrics.reported.Add(float64(len(chunk)))
+	}
+	return nil
+}
