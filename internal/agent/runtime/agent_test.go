@@ -25,7 +25,7 @@ const deadline = 10 * time.Second
 
 // server is the other end of agents' streams. A test talks through it by hand.
 type server struct {
-	t       *testing.T
+	t       testing.TB
 	socket  string
 	http    *http.Server
 	streams chan *conversation
@@ -33,13 +33,13 @@ type server struct {
 
 // conversation is one stream as the server sees it.
 type conversation struct {
-	t     *testing.T
+	t     testing.TB
 	hello *feed.Hello
 	from  chan *feed.AgentMessage
 	to    chan *feed.ServerMessage // closing it ends the stream
 }
 
-func newServer(t *testing.T, socket string) *server {
+func newServer(t testing.TB, socket string) *server {
 	t.Helper()
 	s := &server{t: t, socket: socket, streams: make(chan *conversation, 10)}
 	s.listen()
@@ -116,7 +116,7 @@ func (c *conversation) report() []*feed.Applied {
 	}
 }
 
-func expect[T any](t *testing.T, from <-chan T, what string) T {
+func expect[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v, ok := <-from:
@@ -138,7 +138,7 @@ type host struct {
 	stop    func()
 }
 
-func newHost(t *testing.T, dir, socket string, change func(*Options)) *host {
+func newHost(t testing.TB, dir, socket string, change func(*Options)) *host {
 	t.Helper()
 	h := &host{feature: newFake(), log: new(log)}
 	h.feature.apply = func(_ int, want *State, changes Changes) (results []*feed.Applied, err error) {

@@ -19,6 +19,12 @@ import (
 // Results to a Report.
 const reportChunk = 1000
 
+// A server that says nothing for so long although the host is not yet synced
+// is given up: another one may do better.
+const syncStall = 2 * time.Minute
+
+var errStalled = fmt.Errorf("the server said nothing for %v before the host was synced", syncStall)
+
 type clientStream = connect.BidiStreamForClient[feed.AgentMessage, feed.ServerMessage]
 
 // follow keeps a stream to one of the servers open until ctx ends. Losing it
@@ -52,8 +58,11 @@ func (a *Agent) attach(ctx context.Context, server string) (synced bool, err err
 		return false, err
 	}
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	cancel := func() { giveUp(nil) }
 	defer cancel()
+	stall := time.AfterFunc(syncStall, func() { giveUp(errStalled) })
+	defer stall.Stop()
 
 	client := feedconnect.NewFeedClient(&http.Client{Transport: transport}, base, connect.WithAcceptCompression("gzip", nil, nil))
 	stream := client.Attach(ctx)
@@ -64,7 +73,7 @@ func (a *Agent) attach(ctx context.Context, server string) (synced bool, err err
 	received := make(chan error, 1)
 	go func() {
 		defer cancel()
-		received <- a.receive(stream, server, &synced)
+		received <- a.receive(stream, server, func() { stall.Reset(syncStall) }, func() { stall.Stop(); synced = true })
 	}()
 	sendErr := stream.Send(&feed.AgentMessage{Body: &feed.AgentMessage_Hello{Hello: hello}})
 	if sendErr == nil {
@@ -74,6 +83,9 @@ func (a *Agent) attach(ctx context.Context, server string) (synced bool, err err
 	receiveErr := <-received
 	a.reports.detach()
 	a.metrics.attached.Set(0)
+	if context.Cause(ctx) == errStalled {
+		return synced, errStalled
+	}
 	// A failed send says only that the stream is over; why, the receiver knows.
 	if sendErr != nil && !errors.Is(sendErr, io.EOF) && !errors.Is(sendErr, context.Canceled) {
 		receiveErr = errors.Join(sendErr, receiveErr)
@@ -81,9 +93,11 @@ func (a *Agent) attach(ctx context.Context, server string) (synced bool, err err
 	return synced, receiveErr
 }
 
-// receive takes messages until the stream ends.
-func (a *Agent) receive(stream *clientStream, server string, synced *bool) error {
+// receive takes messages until the stream ends. It calls progress for each
+// before the host is synced, and synced once.
+func (a *Agent) receive(stream *clientStream, server string, progress, synced func()) error {
 	defer stream.CloseResponse()
+	done := false
 	for first := true; ; first = false {
 		msg, err := stream.Receive()
 		if err != nil {
@@ -102,8 +116,12 @@ func (a *Agent) receive(stream *clientStream, server string, synced *bool) error
 		case err != nil:
 			a.logger.Warn("left out of a message of the server", "error", err)
 		}
-		if msg.Synced && !*synced {
-			*synced = true
+		if !done {
+			progress()
+		}
+		if msg.Synced && !done {
+			done = true
+			synced()
 			a.metrics.attached.Set(1)
 			a.logger.Info("attached", "server", server, "sequence", msg.Sequence)
 		}
