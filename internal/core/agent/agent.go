@@ -1,0 +1,251 @@
+// Package agent is the agents resource: one row for each function of a host,
+// made by the host's own reports, never by clients.
+//
+// It must not know the stream over which reports come, nor what a function does.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"isospin/internal/core/collection"
+	"isospin/internal/fault"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+// Agent types that other packages ask for.
+const (
+	OpenVSwitch = "Open vSwitch agent"
+	DHCP        = "DHCP agent"
+	L3          = "L3 agent"
+	Metadata    = "Metadata agent"
+)
+
+// Agent is one function of a host.
+type Agent struct {
+	resource.Standard
+	AgentType          string          `json:"agent_type" db:"agent_type"`
+	Binary             string          `json:"binary" db:"binary_name"`
+	Topic              string          `json:"topic" db:"topic"`
+	Host               string          `json:"host" db:"host"`
+	AvailabilityZone   *string         `json:"availability_zone" db:"availability_zone"`
+	AdminStateUp       bool            `json:"admin_state_up" db:"admin_state_up"`
+	Configurations     json.RawMessage `json:"configurations" db:"configurations,json"`
+	StartedAt          string          `json:"started_at" db:"started_at"`
+	HeartbeatTimestamp string          `json:"heartbeat_timestamp" db:"heartbeat_timestamp"`
+	RegisteredAt       string          `json:"-" db:"registered_at"`
+
+	// What follows is only shown.
+	Alive bool `json:"alive"`
+}
+
+// Configuration is what the server itself reads of an agent's configurations.
+type Configuration struct {
+	BridgeMappings map[string]string `json:"bridge_mappings"`
+	TunnelTypes    []string          `json:"tunnel_types"`
+	TunnelingIP    string            `json:"tunneling_ip"`
+	DatapathType   string            `json:"datapath_type"`
+	OVSHybridPlug  bool              `json:"ovs_hybrid_plug"`
+	Bridge         string            `json:"integration_bridge"`
+}
+
+// Configuration decodes the agent's configurations; what is malformed reads as empty.
+func (a *Agent) Configuration() Configuration {
+	var c Configuration
+	if err := json.Unmarshal(a.Configurations, &c); err != nil {
+		return Configuration{}
+	}
+	return c
+}
+
+// TimeFormat is that of agents' times, which differs from other resources'.
+const TimeFormat = "2006-01-02 15:04:05"
+
+// Schema of the package's table.
+var Schema = store.Schema{Module: "core/agent", Steps: [][]string{{
+	`CREATE TABLE agent (
+		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
+		revision_number BIGINT NOT NULL, created_at VARCHAR(32) NOT NULL, updated_at VARCHAR(32) NOT NULL,
+		agent_type VARCHAR(255) NOT NULL, binary_name VARCHAR(255) NOT NULL, topic VARCHAR(255) NOT NULL, host VARCHAR(255) NOT NULL,
+		availability_zone VARCHAR(255), admin_state_up BOOLEAN NOT NULL, configurations TEXT NOT NULL,
+		started_at VARCHAR(32) NOT NULL, heartbeat_timestamp VARCHAR(32) NOT NULL, registered_at VARCHAR(32) NOT NULL,
+		UNIQUE (host, agent_type))`,
+}}}
+
+// Options of New.
+type Options struct {
+	Store *store.Store // required
+	// DownTime is [DEFAULT] agent_down_time. Required.
+	DownTime time.Duration
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Service is the agents collection.
+type Service struct {
+	*collection.Collection[Agent, *Agent]
+	down time.Duration
+	// OnReport hooks run in the transaction of a host's first report of an agent, and when its configuration changes.
+	OnReport []func(ctx context.Context, tx *store.Tx, a *Agent) error
+	// BeforeDelete hooks run before an agent is removed.
+	BeforeDelete []func(ctx context.Context, tx *store.Tx, a *Agent) error
+}
+
+const (
+	put     = resource.Put
+	visible = resource.Visible
+	filter  = resource.Filter
+	sortKey = resource.Sort
+)
+
+func newResource() *resource.Resource {
+	r := &resource.Resource{
+		Name: "agent", Collection: "agents", Path: "agents", Older: true,
+		NotFound: "AgentNotFound", NotFoundText: "Agent %s could not be found.",
+	}
+	r.Add(
+		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "agent_type", Flags: visible | filter | sortKey, Type: "string"},
+		resource.Attribute{Name: "binary", Flags: visible | filter | sortKey, Type: "string"},
+		resource.Attribute{Name: "topic", Flags: visible | filter | sortKey, Type: "string"},
+		resource.Attribute{Name: "host", Flags: visible | filter | sortKey, Type: "string"},
+		resource.Attribute{Name: "availability_zone", Flags: visible | filter, Type: "string|null"},
+		resource.Attribute{Name: "admin_state_up", Flags: put | visible | filter | sortKey, Convert: "convert_to_boolean", Type: "bool"},
+		resource.Attribute{Name: "created_at", Flags: visible | sortKey, Type: "timestamp"},
+		resource.Attribute{Name: "started_at", Flags: visible | sortKey, Type: "timestamp"},
+		resource.Attribute{Name: "heartbeat_timestamp", Flags: visible | sortKey, Type: "timestamp"},
+		resource.Attribute{Name: "alive", Flags: visible | filter | sortKey, Convert: "convert_to_boolean", Type: "bool"},
+		resource.Attribute{Name: "configurations", Flags: visible, Type: "object"},
+		resource.Attribute{Name: "description", Flags: put | visible | filter | sortKey, Validate: resource.Rules{"type:string_or_none": 255}, Type: "string|null"},
+	)
+	return r
+}
+
+// New returns the agents collection.
+func New(o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Service{down: o.DownTime}
+	table := store.NewTable[Agent]("agent", store.TableOptions[Agent]{
+		Columns: map[string]string{"binary": "binary_name", "alive": "heartbeat_timestamp", "created_at": "registered_at"},
+		Conditions: map[string]func([]any) (string, []any){
+			"alive": func(values []any) (string, []any) {
+				if len(values) == 0 || slices.Contains(values, any(true)) && slices.Contains(values, any(false)) {
+					return "1 = 1", nil
+				}
+				since := s.since()
+				if values[0] == true {
+					return "t.heartbeat_timestamp >= ?", []any{since}
+				}
+				return "t.heartbeat_timestamp < ?", []any{since}
+			},
+		},
+	})
+	s.Collection = collection.New[Agent](collection.Options[Agent]{
+		Store: o.Store, Resource: newResource(), Table: table, Now: o.Now,
+		Update: func(ctx context.Context, tx *store.Tx, _, want *Agent, _ *resource.Body) error {
+			return s.Save(ctx, tx, want)
+		},
+		Delete: func(ctx context.Context, tx *store.Tx, a *Agent) error {
+			for _, hook := range s.BeforeDelete {
+				if err := hook(ctx, tx, a); err != nil {
+					return err
+				}
+			}
+			return s.Remove(ctx, tx, a)
+		},
+		Scope: func(context.Context) (string, []any) { return "1 = 0", nil },
+		Present: func(_ context.Context, rows []*Agent) {
+			since := s.since()
+			for _, a := range rows {
+				a.Alive, a.CreatedAt = a.HeartbeatTimestamp >= since, a.RegisteredAt
+			}
+		},
+	})
+	return s
+}
+
+// since is the oldest heartbeat of an agent that is alive.
+func (s *Service) since() string { return s.Now().Add(-s.down).UTC().Format(TimeFormat) }
+
+// IsAlive tells whether the agent was heard of lately.
+func (s *Service) IsAlive(a *Agent) bool { return a.HeartbeatTimestamp >= s.since() }
+
+// OnHost returns the agents of a host.
+func (s *Service) OnHost(tx *store.Tx, host string) ([]*Agent, error) {
+	return s.Table.SelectBare(tx, "WHERE t.host = ?", host)
+}
+
+// OfType returns the agents of a type that are alive and administratively up.
+func (s *Service) OfType(tx *store.Tx, agentType string) ([]*Agent, error) {
+	return s.Table.SelectBare(tx, "WHERE t.agent_type = ? AND t.admin_state_up AND t.heartbeat_timestamp >= ? ORDER BY t.host", agentType, s.since())
+}
+
+// Report notes that a host's function lives. fresh says that the agent has just started.
+func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh bool) (*Agent, error) {
+	now := s.Now().UTC().Format(TimeFormat)
+	rows, err := s.Table.SelectBare(tx, "WHERE t.host = ? AND t.agent_type = ?", report.Host, report.AgentType)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		a := *report
+		a.AdminStateUp, a.RegisteredAt, a.StartedAt, a.HeartbeatTimestamp = true, now, now, now
+		if err := s.Insert(ctx, tx, &a); err != nil {
+			return nil, err
+		}
+		return &a, s.reported(ctx, tx, &a)
+	}
+	a := rows[0]
+	revived := !s.IsAlive(a)
+	a.HeartbeatTimestamp = now
+	if fresh {
+		a.StartedAt = now
+	}
+	changed := string(a.Configurations) != string(report.Configurations) || a.Binary != report.Binary || a.Topic != report.Topic
+	a.Configurations, a.Binary, a.Topic = report.Configurations, report.Binary, report.Topic
+	if report.AvailabilityZone != nil {
+		a.AvailabilityZone = report.AvailabilityZone
+	}
+	if !changed {
+		// A heartbeat is no change of intent: no revision and no event.
+		if err := s.Table.Update(tx, a); err != nil {
+			return nil, err
+		}
+	} else if err := s.Save(ctx, tx, a); err != nil {
+		return nil, err
+	}
+	if changed || fresh || revived {
+		return a, s.reported(ctx, tx, a)
+	}
+	return a, nil
+}
+
+func (s *Service) reported(ctx context.Context, tx *store.Tx, a *Agent) error {
+	for _, hook := range s.OnReport {
+		if err := hook(ctx, tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Beat notes that functions of a host live, configurations unchanged.
+func (s *Service) Beat(tx *store.Tx, host string) error {
+	_, err := tx.Exec("UPDATE agent SET heartbeat_timestamp = ? WHERE host = ?", s.Now().UTC().Format(TimeFormat), host)
+	return err
+}
+
+// Find returns an agent; AgentNotFound when there is none.
+func (s *Service) Find(tx *store.Tx, id string) (*Agent, error) {
+	a, err := s.Load(tx, id)
+	if errors.Is(err, store.ErrNoRow) {
+		return nil, fault.New(fault.NotFound, "AgentNotFound", "Agent %s could not be found.", id)
+	}
+	return a, err
+}

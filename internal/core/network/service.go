@@ -1,0 +1,449 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"isospin/internal/core/collection"
+	"isospin/internal/core/rbac"
+	"isospin/internal/fault"
+	"isospin/internal/identity"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+// Request is what a client asks of one segment; zero fields are left to the driver.
+type Request struct {
+	NetworkType     string
+	PhysicalNetwork string
+	SegmentationID  int
+}
+
+// SegmentDriver allocates the segments of one network type. Implementations
+// live in package driver/segment. All methods are safe for concurrent use.
+type SegmentDriver interface {
+	// Type is the network type, e.g. "vxlan".
+	Type() string
+	// Reserve takes what the request names, choosing what it leaves open, in
+	// this transaction. Faults: InvalidInput, VlanIdInUse, TunnelIdInUse,
+	// FlatNetworkInUse, NoNetworkAvailable.
+	Reserve(tx *store.Tx, request Request, segmentID string) (Request, error)
+	// MTU is the greatest that the segment can carry; 0 is unknown.
+	MTU(physicalNetwork string) int
+}
+
+// ErrNoneFree is wrapped by a driver that has nothing left to choose from:
+// the next network type is tried.
+var ErrNoneFree = errors.New("no segment of this type is free")
+
+// Options of New.
+type Options struct {
+	Store *store.Store // required
+	// Drivers by network type. Required.
+	Drivers map[string]SegmentDriver
+	// TenantTypes are tried in order for networks without provider attributes ([ml2] tenant_network_types).
+	TenantTypes []string
+	// ExternalType is tried first for external networks ([ml2] external_network_type); empty: none.
+	ExternalType string
+	// PhysnetMTU is [DEFAULT] global_physnet_mtu.
+	PhysnetMTU int
+	Quota      collection.Quota
+}
+
+// Service is the networks collection.
+type Service struct {
+	*collection.Collection[Network, *Network]
+	options Options
+	// BeforeDelete hooks check and take along what belongs to a network, in order.
+	BeforeDelete []func(ctx context.Context, tx *store.Tx, n *Network) error
+	// BeforeUpdate hooks refuse updates that what belongs to a network forbids.
+	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Network) error
+	// OnWrite hooks run before a network is created or updated.
+	OnWrite []func(ctx context.Context, tx *store.Tx, n *Network) error
+}
+
+// Schema of the package's tables.
+var Schema = store.Schema{Module: "core/network", Steps: [][]string{{
+	`CREATE TABLE network (
+		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
+		revision_number BIGINT NOT NULL, created_at VARCHAR(32) NOT NULL, updated_at VARCHAR(32) NOT NULL,
+		name VARCHAR(255) NOT NULL, admin_state_up BOOLEAN NOT NULL, status VARCHAR(16) NOT NULL, mtu INTEGER NOT NULL,
+		external BOOLEAN NOT NULL, is_default BOOLEAN NOT NULL, port_security_enabled BOOLEAN NOT NULL, slots TEXT NOT NULL)`,
+	`CREATE INDEX network_project ON network (project_id)`,
+	`CREATE INDEX network_name ON network (name)`,
+	`CREATE UNIQUE INDEX network_default ON network (is_default) WHERE is_default`,
+	`CREATE TABLE network_segment (
+		id VARCHAR(36) PRIMARY KEY, network_id VARCHAR(36) NOT NULL REFERENCES network (id) ON DELETE CASCADE,
+		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id INTEGER NOT NULL, position INTEGER NOT NULL)`,
+	`CREATE INDEX network_segment_network ON network_segment (network_id)`,
+	// What may exist only once. Local segments take none.
+	`CREATE TABLE segment_allocation (
+		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id INTEGER NOT NULL,
+		segment_id VARCHAR(36) NOT NULL REFERENCES network_segment (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+		PRIMARY KEY (network_type, physical_network, segmentation_id))`,
+	`CREATE INDEX segment_allocation_segment ON segment_allocation (segment_id)`,
+}}}
+
+var segments = store.NewTable[Segment]("network_segment", store.TableOptions[Segment]{})
+
+// New returns the networks collection and registers nothing.
+func New(o Options) *Service {
+	s := &Service{options: o}
+	table := store.NewTable[Network]("network", store.TableOptions[Network]{
+		Kind: "network",
+		Children: []func(*store.Tx, []*Network) error{
+			collection.Tagged[Network]("network"), fillSegments, fillSubnets, fillShared,
+		},
+		Columns: map[string]string{"router:external": "external"},
+		Conditions: map[string]func([]any) (string, []any){
+			"shared":                    rbac.SharedCondition("network"),
+			"provider:network_type":     segmentCondition("network_type"),
+			"provider:physical_network": segmentCondition("physical_network"),
+			"provider:segmentation_id":  segmentCondition("segmentation_id"),
+		},
+	})
+	s.Collection = collection.New[Network](collection.Options[Network]{
+		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
+		Create: s.create, Update: s.update, Delete: s.delete,
+		Scope: func(ctx context.Context) (string, []any) {
+			who := identity.From(ctx).ProjectID
+			return "t.project_id = ? OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.id AND r.target_project IN ('*', ?))", []any{who, who}
+		},
+		Present: func(ctx context.Context, rows []*Network) {
+			project := identity.From(ctx).ProjectID
+			for _, n := range rows {
+				n.present(project)
+			}
+		},
+	})
+	return s
+}
+
+func segmentCondition(column string) func([]any) (string, []any) {
+	return func(values []any) (string, []any) {
+		in, args := store.In("s."+column, values)
+		return "EXISTS (SELECT 1 FROM network_segment s WHERE s.network_id = t.id AND " + in + ")", args
+	}
+}
+
+func ids(rows []*Network) ([]string, map[string]*Network) {
+	list, by := make([]string, len(rows)), make(map[string]*Network, len(rows))
+	for i, n := range rows {
+		list[i], by[n.ID] = n.ID, n
+	}
+	return list, by
+}
+
+func fillSegments(tx *store.Tx, rows []*Network) error {
+	list, by := ids(rows)
+	return store.Child(tx, "SELECT id, network_id, network_type, physical_network, segmentation_id, position FROM network_segment WHERE %s ORDER BY network_id, position", "network_id", list, func(scan func(...any) error) error {
+		var g Segment
+		if err := scan(&g.ID, &g.NetworkID, &g.NetworkType, &g.PhysicalNetwork, &g.SegmentationID, &g.Position); err != nil {
+			return err
+		}
+		n := by[g.NetworkID]
+		n.Segments = append(n.Segments, g)
+		return nil
+	})
+}
+
+func fillSubnets(tx *store.Tx, rows []*Network) error {
+	list, by := ids(rows)
+	return store.Child(tx, "SELECT network_id, id FROM subnet WHERE %s ORDER BY network_id, created_at, id", "network_id", list, func(scan func(...any) error) error {
+		var network, id string
+		if err := scan(&network, &id); err != nil {
+			return err
+		}
+		by[network].SubnetIDs = append(by[network].SubnetIDs, id)
+		return nil
+	})
+}
+
+func fillShared(tx *store.Tx, rows []*Network) error {
+	list, by := ids(rows)
+	return rbac.Targets(tx, "network", rbac.AccessAsShared, list, func(id, target string) {
+		by[id].SharedWith = append(by[id].SharedWith, target)
+	})
+}
+
+func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *resource.Body) error {
+	n.ID, n.Status = resource.NewID(), "ACTIVE"
+	requests, err := providerRequests(body)
+	if err != nil {
+		return err
+	}
+	for _, hook := range s.OnWrite {
+		if err := hook(ctx, tx, n); err != nil {
+			return err
+		}
+	}
+	shared := n.Shared
+	if shared {
+		n.SharedWith = []string{"*"}
+	}
+	mtu := n.MTU
+	if err := s.Insert(ctx, tx, n); err != nil {
+		return defaultTaken(err)
+	}
+	if n.Segments, err = s.allocate(tx, n, requests); err != nil {
+		return err
+	}
+	if n.MTU, err = s.mtu(n, mtu); err != nil {
+		return err
+	}
+	if n.MTU != mtu {
+		if _, err := tx.Exec("UPDATE network SET mtu = ? WHERE id = ?", n.MTU, n.ID); err != nil {
+			return err
+		}
+	}
+	if shared {
+		if err := rbac.Grant(ctx, tx, "network", n.ID, n.ProjectID, rbac.AccessAsShared, "*"); err != nil {
+			return err
+		}
+	}
+	if n.External {
+		return rbac.Grant(ctx, tx, "network", n.ID, n.ProjectID, rbac.AccessAsExternal, "*")
+	}
+	return nil
+}
+
+func defaultTaken(err error) error {
+	if store.Duplicate(err, "network", "is_default") {
+		return fault.New(fault.Conflict, "DefaultExternalNetworkExists", "A default external network already exists.")
+	}
+	return err
+}
+
+// allocate reserves the segments that were asked for, or one of a tenant type.
+func (s *Service) allocate(tx *store.Tx, n *Network, requests []Request) ([]Segment, error) {
+	if requests == nil {
+		types := s.options.TenantTypes
+		if n.External && s.options.ExternalType != "" {
+			types = append([]string{s.options.ExternalType}, types...)
+		}
+		for _, t := range types {
+			driver := s.options.Drivers[t]
+			if driver == nil {
+				continue
+			}
+			segment, err := s.reserve(tx, n, driver, Request{NetworkType: t}, 0)
+			if errors.Is(err, ErrNoneFree) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			return []Segment{segment}, nil
+		}
+		return nil, noneAvailable()
+	}
+	var list []Segment
+	for i, r := range requests {
+		driver := s.options.Drivers[r.NetworkType]
+		if driver == nil {
+			return nil, fault.InvalidInput("network_type value '%s' not supported", r.NetworkType)
+		}
+		segment, err := s.reserve(tx, n, driver, r, i)
+		if errors.Is(err, ErrNoneFree) {
+			return nil, noneAvailable()
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, segment)
+	}
+	return list, nil
+}
+
+func noneAvailable() error {
+	return fault.New(fault.Unavailable, "NoNetworkAvailable", "Unable to create the network. No project network is available for allocation.")
+}
+
+func (s *Service) reserve(tx *store.Tx, n *Network, driver SegmentDriver, r Request, position int) (Segment, error) {
+	id := resource.NewID()
+	got, err := driver.Reserve(tx, r, id)
+	if err != nil {
+		return Segment{}, err
+	}
+	segment := Segment{ID: id, NetworkID: n.ID, NetworkType: got.NetworkType, PhysicalNetwork: got.PhysicalNetwork, SegmentationID: got.SegmentationID, Position: position}
+	return segment, segments.Insert(tx, &segment)
+}
+
+// providerRequests reads provider:* or segments of a body; nil: the client named none.
+func providerRequests(body *resource.Body) ([]Request, error) {
+	single, many := Request{}, []Request(nil)
+	given := false
+	read := func(v any, name string, r *Request) error {
+		switch v := v.(type) {
+		case nil:
+		case string:
+			if name == "provider:network_type" {
+				r.NetworkType = v
+			} else {
+				r.PhysicalNetwork = v
+			}
+		case int64:
+			r.SegmentationID = int(v)
+		default:
+			return fault.InvalidInput("%s is not of the right type", name)
+		}
+		return nil
+	}
+	names := []string{"provider:network_type", "provider:physical_network", "provider:segmentation_id"}
+	for _, name := range names {
+		if v, ok := body.Values[name]; ok && v != nil {
+			given = true
+			if err := read(v, name, &single); err != nil {
+				return nil, err
+			}
+		}
+	}
+	list, _ := body.Values["segments"].([]any)
+	for _, item := range list {
+		members, _ := item.(map[string]any)
+		var r Request
+		for _, name := range names {
+			if err := read(members[name], name, &r); err != nil {
+				return nil, err
+			}
+		}
+		many = append(many, r)
+	}
+	switch {
+	case given && many != nil:
+		return nil, fault.New(fault.Invalid, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set.")
+	case many != nil:
+	case given:
+		many = []Request{single}
+	}
+	for i, r := range many {
+		if r.NetworkType == "" {
+			return nil, fault.InvalidInput("network_type required")
+		}
+		if slices.Contains(many[:i], r) {
+			return nil, fault.New(fault.Invalid, "SegmentsContainDuplicateEntry", "Duplicate segment entry in request.")
+		}
+	}
+	return many, nil
+}
+
+// mtu is what is asked for (0: the greatest possible), checked against what the segments carry.
+func (s *Service) mtu(n *Network, asked int) (int, error) {
+	best := 0
+	for _, g := range n.Segments {
+		if m := s.options.Drivers[g.NetworkType].MTU(g.PhysicalNetwork); m > 0 && (best == 0 || m < best) {
+			best = m
+		}
+	}
+	if asked == 0 {
+		return best, nil
+	}
+	if best > 0 && asked > best {
+		return 0, fault.InvalidInput("Requested MTU is too big, maximum is %d", best)
+	}
+	return asked, nil
+}
+
+func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, body *resource.Body) error {
+	if body.Has("provider:network_type") || body.Has("provider:physical_network") || body.Has("segments") {
+		var refused []string
+		for _, name := range []string{"provider:network_type", "provider:physical_network", "segments"} {
+			if body.Has(name) {
+				refused = append(refused, name)
+			}
+		}
+		return fault.InvalidInput("Plugin does not support updating the following provider network attributes: %s", fmt.Sprint(refused))
+	}
+	for _, hook := range s.OnWrite {
+		if err := hook(ctx, tx, want); err != nil {
+			return err
+		}
+	}
+	for _, hook := range s.BeforeUpdate {
+		if err := hook(ctx, tx, old, want); err != nil {
+			return err
+		}
+	}
+	if v, ok := body.Values["provider:segmentation_id"].(int64); ok {
+		if err := s.renumber(tx, want, int(v)); err != nil {
+			return err
+		}
+	}
+	if body.Has("mtu") {
+		var err error
+		if want.MTU, err = s.mtu(want, want.MTU); err != nil {
+			return err
+		}
+	}
+	if body.Has("shared") {
+		wasShared := slices.Contains(old.SharedWith, "*")
+		switch {
+		case want.Shared && !wasShared:
+			want.SharedWith = append(slices.Clone(old.SharedWith), "*")
+			if err := rbac.Grant(ctx, tx, "network", want.ID, want.ProjectID, rbac.AccessAsShared, "*"); err != nil {
+				return err
+			}
+		case !want.Shared && wasShared:
+			want.SharedWith = slices.DeleteFunc(slices.Clone(old.SharedWith), func(p string) bool { return p == "*" })
+			if err := rbac.Revoke(tx, "network", want.ID, rbac.AccessAsShared, "*"); err != nil {
+				return err
+			}
+		}
+	}
+	if want.External != old.External {
+		var err error
+		if want.External {
+			err = rbac.Grant(ctx, tx, "network", want.ID, want.ProjectID, rbac.AccessAsExternal, "*")
+		} else {
+			err = rbac.Revoke(tx, "network", want.ID, rbac.AccessAsExternal, "*")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return defaultTaken(s.Save(ctx, tx, want))
+}
+
+// renumber gives the only segment of a VLAN network another VLAN.
+func (s *Service) renumber(tx *store.Tx, n *Network, id int) error {
+	if len(n.Segments) != 1 || n.Segments[0].NetworkType != "vlan" {
+		return fault.InvalidInput("Only VLAN networks with a single segment can change their segmentation ID")
+	}
+	g := &n.Segments[0]
+	if g.SegmentationID == id {
+		return nil
+	}
+	if _, err := tx.Exec("DELETE FROM segment_allocation WHERE segment_id = ?", g.ID); err != nil {
+		return err
+	}
+	if _, err := s.options.Drivers["vlan"].Reserve(tx, Request{NetworkType: "vlan", PhysicalNetwork: g.PhysicalNetwork, SegmentationID: id}, g.ID); err != nil {
+		return err
+	}
+	g.SegmentationID = id
+	_, err := tx.Exec("UPDATE network_segment SET segmentation_id = ? WHERE id = ?", id, g.ID)
+	return err
+}
+
+func (s *Service) delete(ctx context.Context, tx *store.Tx, n *Network) error {
+	for _, hook := range s.BeforeDelete {
+		if err := hook(ctx, tx, n); err != nil {
+			return err
+		}
+	}
+	if err := rbac.RevokeAll(tx, "network", n.ID); err != nil {
+		return err
+	}
+	if err := s.Remove(ctx, tx, n); errors.Is(err, store.ErrReferenced) {
+		return InUse(n.ID, "There are one or more ports still in use on the network")
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// InUse is the fault for a network that cannot go yet.
+func InUse(id, reason string) error {
+	return fault.New(fault.Conflict, "NetworkInUse", "Unable to complete operation on network %s. %s.", id, reason)
+}

@@ -1,0 +1,288 @@
+package port
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"isospin/internal/core/agent"
+	"isospin/internal/core/network"
+	"isospin/internal/core/subnet"
+	"isospin/internal/fault"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+// Mechanism binds ports to the software of hosts. Implementations live in
+// package driver/mech.
+type Mechanism interface {
+	// Name as in [ml2] mechanism_drivers.
+	Name() string
+	// Bind chooses one of the segments for the port on its host; false: this
+	// mechanism cannot serve it. It is pure: the same request has the same answer.
+	Bind(r BindRequest) (Binding, bool)
+}
+
+// BindRequest is what a mechanism decides upon.
+type BindRequest struct {
+	Port     *Port
+	Host     string
+	VNICType string
+	Segments []network.Segment
+	// Agents of the host; Alive tells which of them were heard of lately.
+	Agents []*agent.Agent
+	Alive  func(*agent.Agent) bool
+}
+
+// Binding is how a port is plugged on its host.
+type Binding struct {
+	SegmentID string
+	VIFType   string
+	// VIFDetails as compute services read them, e.g. {"port_filter": true}.
+	VIFDetails map[string]any
+}
+
+// bind fills in the port's binding for its host.
+func (s *Service) bind(tx *store.Tx, p *Port, parent *network.Network) error {
+	p.BindingGeneration = p.Generation
+	p.L2Ready, p.DHCPReady, p.SegmentID = false, false, ""
+	p.VIFDetails = json.RawMessage("{}")
+	if p.Status != StatusNone {
+		p.Status = StatusDown
+	}
+	if p.HostID == "" {
+		p.VIFType = VIFUnbound
+		return nil
+	}
+	agents, err := s.options.Agents.OnHost(tx, p.HostID)
+	if err != nil {
+		return err
+	}
+	r := BindRequest{Port: p, Host: p.HostID, VNICType: p.VNICType, Segments: parent.Segments, Agents: agents, Alive: s.options.Agents.IsAlive}
+	for _, m := range s.options.Mechanisms {
+		if b, ok := m.Bind(r); ok {
+			if b.VIFDetails == nil {
+				b.VIFDetails = map[string]any{}
+			}
+			b.VIFDetails["bound_drivers"] = map[string]string{"0": m.Name()}
+			p.SegmentID, p.VIFType = b.SegmentID, b.VIFType
+			if p.VIFDetails, err = json.Marshal(b.VIFDetails); err != nil {
+				return fmt.Errorf("vif_details of port %s: %w", p.ID, err)
+			}
+			return nil
+		}
+	}
+	p.VIFType = VIFBindingFailed
+	return nil
+}
+
+// rebind is bind for a port that is stored: as a new generation.
+func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *network.Network) error {
+	p.Generation++
+	if err := s.bind(tx, p, parent); err != nil {
+		return err
+	}
+	p.Generation-- // store counts it
+	p.BindingGeneration = p.Generation + 1
+	if p.Bound() {
+		return s.ensureDHCP(ctx, tx, p.NetworkID)
+	}
+	return nil
+}
+
+// Move binds a port of the server's own to another host; "" unbinds.
+func (s *Service) Move(ctx context.Context, tx *store.Tx, p *Port, host string) error {
+	parent, err := s.options.Networks.Load(tx, p.NetworkID)
+	if err != nil {
+		return err
+	}
+	p.HostID = host
+	if err := s.rebind(ctx, tx, p, parent); err != nil {
+		return err
+	}
+	return s.store(ctx, tx, p)
+}
+
+// Applied is a host's word on a port.
+type Applied struct {
+	ID string
+	// Generation that the host acted upon.
+	Generation int64
+	// AgentType that acted.
+	AgentType string
+	// Status is StatusActive, StatusDown or StatusError.
+	Status string
+}
+
+// Report notes what a host did with a port. A report about an older binding,
+// another host's port or a deleted one is ignored.
+func (s *Service) Report(ctx context.Context, tx *store.Tx, host string, a Applied) error {
+	p, err := s.Table.Get(tx, a.ID)
+	if err == store.ErrNoRow {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	distributed := p.DeviceOwner == OwnerDHCP
+	if !distributed && p.HostID != host || a.Generation < p.BindingGeneration || a.Generation > p.Generation {
+		return nil
+	}
+	before, l2, dhcp := p.Status, p.L2Ready, p.DHCPReady
+	switch a.AgentType {
+	case agent.DHCP:
+		if a.Status != StatusActive {
+			return nil
+		}
+		p.DHCPReady = true
+	default:
+		p.L2Ready = a.Status == StatusActive
+	}
+	switch {
+	case !p.AdminStateUp, !p.L2Ready && a.Status == StatusDown:
+		p.Status = StatusDown
+	case !p.L2Ready && a.Status == StatusError:
+		p.Status = StatusError
+	case !p.L2Ready:
+	default:
+		needed, err := s.needsDHCP(tx, p)
+		if err != nil {
+			return err
+		}
+		p.Status = StatusActive
+		if needed && !p.DHCPReady {
+			p.Status = StatusBuild
+		}
+	}
+	if p.Status == before {
+		if l2 != p.L2Ready || dhcp != p.DHCPReady {
+			_, err := tx.Exec("UPDATE port SET l2_ready = ?, dhcp_ready = ? WHERE id = ?", p.L2Ready, p.DHCPReady, p.ID)
+			return err
+		}
+		return nil
+	}
+	if err := s.Save(ctx, tx, p); err != nil {
+		return err
+	}
+	for _, hook := range s.AfterStatus {
+		if err := hook(ctx, tx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// needsDHCP: the port waits for DHCP when a DHCP service answers for one of its addresses.
+func (s *Service) needsDHCP(tx *store.Tx, p *Port) (bool, error) {
+	if p.Service() {
+		return false, nil
+	}
+	var n int
+	err := tx.Row(`SELECT COUNT(*) FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
+		WHERE a.port_id = ? AND s.enable_dhcp AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = ?)`, []any{p.ID, OwnerDHCP}, &n)
+	return n > 0, err
+}
+
+// ensureDHCP makes the network's DHCP port, or gives it addresses on new
+// subnets, once some port of the network is bound. A full subnet goes without.
+func (s *Service) ensureDHCP(ctx context.Context, tx *store.Tx, networkID string) error {
+	subnets, err := s.options.Subnets.OfNetwork(tx, networkID)
+	if err != nil {
+		return err
+	}
+	ports, err := s.Table.Select(tx, "WHERE t.network_id = ? AND t.device_owner = ?", networkID, OwnerDHCP)
+	if err != nil {
+		return err
+	}
+	var present *Port
+	if len(ports) > 0 {
+		present = ports[0]
+	}
+	var want []FixedIP
+	changed := false
+	for _, n := range subnets {
+		if !n.EnableDHCP {
+			continue
+		}
+		var f FixedIP
+		if present != nil {
+			for _, have := range present.FixedIPs {
+				if have.SubnetID == n.ID {
+					f = have
+				}
+			}
+		}
+		if f.SubnetID == "" {
+			f.SubnetID = n.ID
+			changed = true
+		}
+		want = append(want, f)
+	}
+	switch {
+	case present == nil && len(want) == 0:
+		return nil
+	case present == nil:
+		var bound int
+		if err := tx.Row("SELECT COUNT(*) FROM (SELECT 1 FROM port WHERE network_id = ? AND host_id <> '' LIMIT 1) x", []any{networkID}, &bound); err != nil || bound == 0 {
+			return err
+		}
+	case len(want) == 0:
+		return s.Drop(ctx, tx, present)
+	case !changed && len(present.FixedIPs) == len(want):
+		return nil
+	}
+	return s.placeDHCP(ctx, tx, networkID, present, subnets, want)
+}
+
+func (s *Service) placeDHCP(ctx context.Context, tx *store.Tx, networkID string, present *Port, subnets []*subnet.Subnet, want []FixedIP) error {
+	if present == nil {
+		parent, err := s.options.Networks.Load(tx, networkID)
+		if err != nil {
+			return err
+		}
+		p, err := s.Make(ctx, tx, Draft{Plain: true, Addresses: []FixedIP{}, Port: Port{
+			Standard: resource.Standard{ProjectID: parent.ProjectID}, NetworkID: networkID, DeviceOwner: OwnerDHCP, DeviceID: "dhcp-" + networkID,
+		}})
+		if err != nil {
+			return err
+		}
+		present = p
+		present.VIFType, present.Status = "distributed", StatusActive
+	}
+	had := present.FixedIPs
+	present.FixedIPs = nil
+	for _, f := range want {
+		w := wish{among: []*subnet.Subnet{subnet.Of(subnets, f.SubnetID)}, address: f.IPAddress}
+		for _, h := range had {
+			w.keep = w.keep || h == f
+		}
+		got, err := s.allocateOne(tx, present, w, len(present.FixedIPs))
+		if fault.Is(err, "IpAddressGenerationFailure") {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		present.FixedIPs = append(present.FixedIPs, got)
+	}
+	for _, h := range had {
+		if !containsIP(present.FixedIPs, h) {
+			if _, err := tx.Exec("DELETE FROM ip_allocation WHERE subnet_id = ? AND ip_address = ? AND port_id = ?", h.SubnetID, h.IPAddress.String(), present.ID); err != nil {
+				return err
+			}
+		}
+	}
+	if len(present.FixedIPs) == 0 {
+		return s.Drop(ctx, tx, present)
+	}
+	return s.store(ctx, tx, present)
+}
+
+func containsIP(list []FixedIP, f FixedIP) bool {
+	for _, have := range list {
+		if have == f {
+			return true
+		}
+	}
+	return false
+}

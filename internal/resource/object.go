@@ -1,0 +1,81 @@
+package resource
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Standard is what every first-class object has. Embed it.
+type Standard struct {
+	ID          string   `json:"id" db:"id"`
+	ProjectID   string   `json:"tenant_id" db:"project_id"`
+	Description string   `json:"description" db:"description"`
+	Revision    int64    `json:"revision_number" db:"revision_number"`
+	CreatedAt   string   `json:"created_at" db:"created_at"`
+	UpdatedAt   string   `json:"updated_at" db:"updated_at"`
+	Tags        []string `json:"tags"`
+}
+
+// Base returns the embedded Standard.
+func (s *Standard) Base() *Standard { return s }
+
+// Based is any object that embeds Standard.
+type Based interface{ Base() *Standard }
+
+// TimeFormat is that of created_at and updated_at: UTC, whole seconds.
+const TimeFormat = "2006-01-02T15:04:05Z"
+
+// Stamp returns a time as the API shows it.
+func Stamp(t time.Time) string { return t.UTC().Format(TimeFormat) }
+
+// NewID returns a random UUID (RFC 9562 version 4) as Neutron's ids are.
+func NewID() string { return uuid.NewString() }
+
+// Slots holds the values that extensions add to an object, by attribute name.
+// They are kept as JSON: shown and stored as they are, decoded only where read.
+type Slots map[string]json.RawMessage
+
+// Slot is the typed access of one extension to its attribute of an object.
+type Slot[T any] struct{ name string }
+
+// NewSlot declares the slot of an attribute.
+func NewSlot[T any](attribute string) Slot[T] { return Slot[T]{attribute} }
+
+// Get returns the slot's value, the zero value when it was never set.
+func (s Slot[T]) Get(slots Slots) T {
+	var v T
+	if raw, ok := slots[s.name]; ok {
+		// What is there was written by Set or by the checked body; a value of another shape reads as zero.
+		_ = json.Unmarshal(raw, &v)
+	}
+	return v
+}
+
+// Set stores the slot's value.
+func (s Slot[T]) Set(slots *Slots, v T) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if *slots == nil {
+		*slots = Slots{}
+	}
+	(*slots)[s.name] = raw
+	return nil
+}
+
+// StandardAttributes are those of the standard-attr-* extensions, with tags when asked for.
+func StandardAttributes(tags bool) []Attribute {
+	all := []Attribute{
+		{Name: "description", Flags: Post | Put | Visible | Filter, Default: "", Validate: Rules{"type:string": 255}, Type: "string"},
+		{Name: "created_at", Flags: Visible, Type: "timestamp|null"},
+		{Name: "updated_at", Flags: Visible, Type: "timestamp|null"},
+		{Name: "revision_number", Flags: Visible | Filter, Type: "int|null"},
+	}
+	if tags {
+		all = append(all, Attribute{Name: "tags", Flags: Visible | Filter, Type: "list<string>"})
+	}
+	return all
+}

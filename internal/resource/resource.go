@@ -1,0 +1,202 @@
+package resource
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// Resource is one collection of the API and what serves it.
+type Resource struct {
+	// Name is the singular, the key of one object in a body: "security_group".
+	Name string
+	// Collection is the key of a list in a body: "security_groups".
+	Collection string
+	// Path is the URL segment as documented: "security-groups". Clients may write _ for -.
+	Path string
+	// Prefix of the URL between version and Path, e.g. "/qos". Usually empty.
+	Prefix string
+	// Older: served by Neutron's older request path, which words some errors differently.
+	Older bool
+	// NativePaging: a marker that does not exist is a 404 of this resource.
+	NativePaging bool
+	NoPaging     bool
+	NoSorting    bool
+	// NoBulk: a create body with a list is refused.
+	NoBulk bool
+	// Standard: has created_at, updated_at, description, revision_number.
+	Standard bool
+	// Taggable: has the tags sub-resource.
+	Taggable bool
+	// Quota is the name of the quota that limits it; empty: none.
+	Quota string
+	// NotFound is the exception class of an absent object, e.g. "PortNotFound".
+	NotFound string
+	// NotFoundText has one %s for the id.
+	NotFoundText string
+
+	Service Service
+	Actions []Action
+
+	attributes []*Attribute
+	byName     map[string]*Attribute
+}
+
+// Add declares attributes; extensions add theirs to resources of others. It
+// panics when a name is there already: two owners of one attribute are a
+// mistake in the program.
+func (r *Resource) Add(attributes ...Attribute) *Resource {
+	if r.byName == nil {
+		r.byName = map[string]*Attribute{}
+	}
+	for _, a := range attributes {
+		if r.byName[a.Name] != nil {
+			panic(fmt.Sprintf("resource %s: attribute %s is declared twice", r.Name, a.Name))
+		}
+		r.attributes = append(r.attributes, &a)
+		r.byName[a.Name] = &a
+	}
+	return r
+}
+
+// Attributes returns all attributes in the order of declaration.
+func (r *Resource) Attributes() []*Attribute { return r.attributes }
+
+// Attribute returns the attribute of that name, nil if there is none. tenant_id
+// and project_id are one attribute.
+func (r *Resource) Attribute(name string) *Attribute {
+	if name == "project_id" {
+		name = "tenant_id"
+	}
+	return r.byName[name]
+}
+
+// Object is a pointer to a typed object of a resource.
+type Object any
+
+// Service is what the HTTP edge asks of a resource. Every method runs in one
+// transaction of its own and returns faults (package fault) as errors.
+type Service interface {
+	// Create makes all objects or none.
+	Create(ctx context.Context, items []*Body) ([]Object, error)
+	Get(ctx context.Context, id string) (Object, error)
+	// List returns one page. more tells whether another follows in the direction of the query.
+	List(ctx context.Context, q *Query) ([]Object, error)
+	Update(ctx context.Context, id string, body *Body, match Match) (Object, error)
+	Delete(ctx context.Context, id string, match Match) error
+	// Encode appends the object's wire form, with the members of fields (all visible ones when nil).
+	Encode(b []byte, o Object, fields map[string]bool) []byte
+}
+
+// Tagger is a Service whose objects carry tags.
+type Tagger interface {
+	// SetTags replaces, adds or removes tags of one object: change gets the
+	// present tags and returns the wanted ones.
+	SetTags(ctx context.Context, id string, change func(have []string) ([]string, error)) ([]string, error)
+	Tags(ctx context.Context, id string) ([]string, error)
+}
+
+// Match is a condition on the stored revision (If-Match); nil is none.
+type Match struct{ Revision *int64 }
+
+// Body is a checked request body: attributes in normal form.
+type Body struct {
+	// Values by attribute name, defaults included, Unspecified ones absent.
+	Values map[string]any
+	// Given names the attributes that the client sent.
+	Given map[string]bool
+}
+
+// Has tells whether the client sent the attribute.
+func (b *Body) Has(name string) bool { return b.Given[name] }
+
+// Action is a call on one object (PUT /routers/{id}/add_router_interface).
+// Calls on anything else are Routes.
+type Action struct {
+	Method string
+	Name   string
+	// Do gets the decoded body (nil when there is none) and returns what is to be shown, nil for an empty answer.
+	Do func(ctx context.Context, id string, body any) (any, error)
+	// Status of success; 0 is 200.
+	Status int
+}
+
+// Registry holds all resources, routes and extensions of a running server.
+type Registry struct {
+	resources  []*Resource
+	routes     []Route
+	byPath     map[string]*Resource
+	extensions map[string]Extension
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	return &Registry{byPath: map[string]*Resource{}, extensions: map[string]Extension{}}
+}
+
+// Add registers a resource under its path; a duplicate panics.
+func (r *Registry) Add(res *Resource) {
+	key := res.Prefix + "/" + strings.ReplaceAll(res.Path, "-", "_")
+	if r.byPath[key] != nil {
+		panic("resource " + key + " is registered twice")
+	}
+	r.byPath[key] = res
+	r.resources = append(r.resources, res)
+}
+
+// AddExtension registers extensions; a duplicate alias panics.
+func (r *Registry) AddExtension(extensions ...Extension) {
+	for _, e := range extensions {
+		if _, ok := r.extensions[e.Alias]; ok {
+			panic("extension " + e.Alias + " is registered twice")
+		}
+		r.extensions[e.Alias] = e
+	}
+}
+
+// Resources returns all resources in the order of registration.
+func (r *Registry) Resources() []*Resource { return r.resources }
+
+// Lookup finds a resource by its URL path below the version, e.g. "/security-groups".
+func (r *Registry) Lookup(path string) *Resource {
+	return r.byPath[strings.ReplaceAll(path, "-", "_")]
+}
+
+// Named finds a resource by its singular name.
+func (r *Registry) Named(name string) *Resource {
+	for _, res := range r.resources {
+		if res.Name == name {
+			return res
+		}
+	}
+	return nil
+}
+
+// Extensions returns all extensions by alias.
+func (r *Registry) Extensions() []Extension {
+	var all []Extension
+	for _, e := range r.extensions {
+		all = append(all, e)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Alias < all[j].Alias })
+	return all
+}
+
+// Extension returns the extension of that alias.
+func (r *Registry) Extension(alias string) (Extension, bool) {
+	e, ok := r.extensions[alias]
+	return e, ok
+}
+
+// Check returns an error when an extension requires one that is not there.
+func (r *Registry) Check() error {
+	for _, e := range r.Extensions() {
+		for _, need := range e.Requires {
+			if _, ok := r.extensions[need]; !ok {
+				return fmt.Errorf("extension %s requires %s, which is not loaded", e.Alias, need)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,529 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+
+	"isospin/internal/resource"
+)
+
+// Table maps the struct T to the rows of one table: each field with a db tag
+// (also of embedded structs) is a column of that name; `db:"name,json"` is kept
+// as JSON text. Fields of child tables have no tag and are filled by Children.
+type Table[T any] struct {
+	name    string
+	columns []column
+	options TableOptions[T]
+
+	insert, update, selectFrom string
+	byName                     map[string]int
+}
+
+type column struct {
+	name  string
+	index []int
+	json  bool
+	kind  reflect.Type
+}
+
+// TableOptions tells what a table has beside its columns.
+type TableOptions[T any] struct {
+	// Children fill fields that live in other tables, for all of a page's rows at once: one query each.
+	Children []func(tx *Tx, rows []*T) error
+	// Conditions answer filters on attributes that are no column, or not plainly
+	// one: values → SQL condition on alias t, with ? parameters.
+	Conditions map[string]func(values []any) (string, []any)
+	// Columns maps attributes to column names where they differ.
+	Columns map[string]string
+	// Kind is the resource name under which tags are kept; empty: not taggable.
+	Kind string
+}
+
+// NewTable inspects T. It panics on a field that cannot be a column.
+func NewTable[T any](name string, o TableOptions[T]) *Table[T] {
+	t := &Table[T]{name: name, options: o, byName: map[string]int{}}
+	var walk func(typ reflect.Type, at []int)
+	walk = func(typ reflect.Type, at []int) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			index := append(append([]int(nil), at...), i)
+			tag := f.Tag.Get("db")
+			if tag == "" {
+				if f.Anonymous && f.Type.Kind() == reflect.Struct {
+					walk(f.Type, index)
+				}
+				continue
+			}
+			column := column{index: index, kind: f.Type}
+			var option string
+			column.name, option, _ = strings.Cut(tag, ",")
+			column.json = option == "json"
+			t.byName[column.name] = len(t.columns)
+			t.columns = append(t.columns, column)
+		}
+	}
+	walk(reflect.TypeFor[T](), nil)
+	var names, marks, sets, qualified []string
+	for _, c := range t.columns {
+		names = append(names, c.name)
+		marks = append(marks, "?")
+		qualified = append(qualified, "t."+c.name)
+		if c.name != "id" {
+			sets = append(sets, c.name+" = ?")
+		}
+	}
+	t.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", name, strings.Join(names, ", "), strings.Join(marks, ", "))
+	t.update = fmt.Sprintf("UPDATE %s SET %s WHERE id = ?", name, strings.Join(sets, ", "))
+	t.selectFrom = fmt.Sprintf("SELECT %s FROM %s t", strings.Join(qualified, ", "), name)
+	return t
+}
+
+// Name returns the table's name.
+func (t *Table[T]) Name() string { return t.name }
+
+func (c *column) value(v reflect.Value) (any, error) {
+	f := v.FieldByIndex(c.index)
+	if c.json {
+		if (f.Kind() == reflect.Slice || f.Kind() == reflect.Map) && f.Len() == 0 {
+			return "", nil
+		}
+		raw, err := json.Marshal(f.Interface())
+		return string(raw), err
+	}
+	switch p := f.Addr().Interface().(type) {
+	case *string:
+		return *p, nil
+	case *bool:
+		return *p, nil
+	case *int:
+		return int64(*p), nil
+	case *int64:
+		return *p, nil
+	case **string:
+		if *p == nil {
+			return nil, nil
+		}
+		return **p, nil
+	case **int:
+		if *p == nil {
+			return nil, nil
+		}
+		return int64(**p), nil
+	case *netip.Addr:
+		if !p.IsValid() {
+			return nil, nil
+		}
+		return p.String(), nil
+	case *netip.Prefix:
+		if !p.IsValid() {
+			return nil, nil
+		}
+		return p.String(), nil
+	}
+	if f.Kind() == reflect.String {
+		return f.String(), nil
+	}
+	return nil, fmt.Errorf("column %s: type %s is not a column type", c.name, c.kind)
+}
+
+// cell scans one column into its field.
+type cell struct {
+	c *column
+	f reflect.Value
+}
+
+// Scan implements sql.Scanner.
+func (c cell) Scan(src any) error {
+	if b, ok := src.([]byte); ok {
+		src = string(b)
+	}
+	if c.c.json {
+		s, _ := src.(string)
+		if s == "" {
+			return nil
+		}
+		return json.Unmarshal([]byte(s), c.f.Addr().Interface())
+	}
+	switch p := c.f.Addr().Interface().(type) {
+	case *string:
+		*p, _ = src.(string)
+	case *bool:
+		switch v := src.(type) {
+		case bool:
+			*p = v
+		case int64:
+			*p = v != 0
+		}
+	case *int:
+		v, _ := src.(int64)
+		*p = int(v)
+	case *int64:
+		*p, _ = src.(int64)
+	case **string:
+		if s, ok := src.(string); ok {
+			*p = &s
+		}
+	case **int:
+		if v, ok := src.(int64); ok {
+			n := int(v)
+			*p = &n
+		}
+	case *netip.Addr:
+		if s, ok := src.(string); ok {
+			a, err := netip.ParseAddr(s)
+			if err != nil {
+				return fmt.Errorf("column %s: %w", c.c.name, err)
+			}
+			*p = a
+		}
+	case *netip.Prefix:
+		if s, ok := src.(string); ok {
+			a, err := netip.ParsePrefix(s)
+			if err != nil {
+				return fmt.Errorf("column %s: %w", c.c.name, err)
+			}
+			*p = a
+		}
+	default:
+		if c.f.Kind() == reflect.String {
+			s, _ := src.(string)
+			c.f.SetString(s)
+			return nil
+		}
+		return fmt.Errorf("column %s: type %s is not a column type", c.c.name, c.c.kind)
+	}
+	return nil
+}
+
+// Insert adds a row. A violated unique key is ErrDuplicate, a violated foreign key ErrReferenced.
+func (t *Table[T]) Insert(tx *Tx, row *T) error {
+	args, err := t.args(row, true)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(t.insert, args...)
+	return err
+}
+
+// InsertIfAbsent adds a row unless a unique key forbids it; it tells whether it did.
+func (t *Table[T]) InsertIfAbsent(tx *Tx, row *T) (bool, error) {
+	args, err := t.args(row, true)
+	if err != nil {
+		return false, err
+	}
+	n, err := tx.Exec(t.insert+" ON CONFLICT DO NOTHING", args...)
+	return n > 0, err
+}
+
+// Update writes all columns of the row with that id; ErrNoRow when there is none.
+func (t *Table[T]) Update(tx *Tx, row *T) error {
+	args, err := t.args(row, false)
+	if err != nil {
+		return err
+	}
+	id, err := t.columns[t.byName["id"]].value(reflect.ValueOf(row).Elem())
+	if err != nil {
+		return err
+	}
+	n, err := tx.Exec(t.update, append(args, id)...)
+	if err == nil && n == 0 {
+		err = ErrNoRow
+	}
+	return err
+}
+
+func (t *Table[T]) args(row *T, withID bool) ([]any, error) {
+	v := reflect.ValueOf(row).Elem()
+	args := make([]any, 0, len(t.columns)+1)
+	for i := range t.columns {
+		if !withID && t.columns[i].name == "id" {
+			continue
+		}
+		a, err := t.columns[i].value(v)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, a)
+	}
+	return args, nil
+}
+
+// Delete removes the row with that id and tells whether there was one.
+func (t *Table[T]) Delete(tx *Tx, id string) (bool, error) {
+	n, err := tx.Exec("DELETE FROM "+t.name+" WHERE id = ?", id)
+	return n > 0, err
+}
+
+// Get returns the row with that id, children filled; ErrNoRow when there is none.
+func (t *Table[T]) Get(tx *Tx, id string) (*T, error) {
+	rows, err := t.Select(tx, "WHERE t.id = ?", id)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, ErrNoRow
+	}
+	return rows[0], nil
+}
+
+// Select returns the rows of a query whose text after "FROM table t" is given, children filled.
+func (t *Table[T]) Select(tx *Tx, rest string, args ...any) ([]*T, error) {
+	rows, err := t.SelectBare(tx, rest, args...)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	for _, fill := range t.options.Children {
+		if err := fill(tx, rows); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// SelectBare is Select without the children.
+func (t *Table[T]) SelectBare(tx *Tx, rest string, args ...any) ([]*T, error) {
+	var rows []*T
+	cells := make([]cell, len(t.columns))
+	dest := make([]any, len(t.columns))
+	for i := range cells {
+		dest[i] = &cells[i]
+	}
+	err := tx.Query(func(scan func(...any) error) error {
+		row := new(T)
+		v := reflect.ValueOf(row).Elem()
+		for i := range t.columns {
+			cells[i] = cell{&t.columns[i], v.FieldByIndex(t.columns[i].index)}
+		}
+		if err := scan(dest...); err != nil {
+			return err
+		}
+		rows = append(rows, row)
+		return nil
+	}, t.selectFrom+" "+rest, args...)
+	if err != nil {
+		return nil, fmt.Errorf("table %s: %w", t.name, err)
+	}
+	return rows, nil
+}
+
+// List answers a list query with one statement for the rows and one for each
+// child table. scope is a further condition (empty: none) with its arguments.
+func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...any) ([]*T, error) {
+	var where []string
+	var args []any
+	add := func(condition string, a ...any) {
+		where = append(where, condition)
+		args = append(args, a...)
+	}
+	if scope != "" {
+		add("("+scope+")", scopeArgs...)
+	}
+	for _, f := range q.Filters {
+		if condition := t.options.Conditions[f.Attribute.Name]; condition != nil {
+			c, a := condition(f.Values)
+			add("("+c+")", a...)
+			continue
+		}
+		name, err := t.column(f.Attribute.Name)
+		if err != nil {
+			return nil, err
+		}
+		c, a := In("t."+name, f.Values)
+		add(c, a...)
+	}
+	for _, tag := range q.Tags {
+		c, a := t.tagCondition(tag)
+		add(c, a...)
+	}
+	if q.ChangedSince != nil {
+		add("t.updated_at >= ?", resource.Stamp(*q.ChangedSince))
+	}
+	keys := q.Sort
+	if q.Limit > 0 || len(keys) > 0 {
+		keys = withID(keys)
+	}
+	if q.Marker != "" && q.Limit > 0 {
+		c, a, err := t.keyset(tx, keys, q.Marker, q.Reverse)
+		if err != nil {
+			return nil, err
+		}
+		add(c, a...)
+	}
+	var rest strings.Builder
+	if len(where) > 0 {
+		rest.WriteString("WHERE " + strings.Join(where, " AND "))
+	}
+	for i, k := range keys {
+		name, err := t.column(k.Attribute)
+		if err != nil {
+			return nil, err
+		}
+		rest.WriteString([]string{" ORDER BY ", ", "}[min(i, 1)])
+		rest.WriteString("t." + name)
+		if k.Desc != q.Reverse {
+			rest.WriteString(" DESC")
+		}
+	}
+	if q.Limit > 0 {
+		rest.WriteString(" LIMIT ?")
+		args = append(args, q.Limit)
+	}
+	rows, err := t.Select(tx, rest.String(), args...)
+	if q.Reverse {
+		for i, j := 0, len(rows)-1; i < j; i, j = i+1, j-1 {
+			rows[i], rows[j] = rows[j], rows[i]
+		}
+	}
+	return rows, err
+}
+
+func withID(keys []resource.SortKey) []resource.SortKey {
+	for _, k := range keys {
+		if k.Attribute == "id" {
+			return keys
+		}
+	}
+	return append(append([]resource.SortKey(nil), keys...), resource.SortKey{Attribute: "id"})
+}
+
+func (t *Table[T]) column(attribute string) (string, error) {
+	if c, ok := t.options.Columns[attribute]; ok {
+		return c, nil
+	}
+	if attribute == "tenant_id" {
+		attribute = "project_id"
+	}
+	if _, ok := t.byName[attribute]; !ok {
+		return "", fmt.Errorf("table %s has no column for attribute %s", t.name, attribute)
+	}
+	return attribute, nil
+}
+
+// keyset is the condition "after the marker" (before it when reverse) in the
+// order of keys: (a > x) OR (a = x AND b > y) OR …, nulls first as SQLite and
+// Neutron have them.
+func (t *Table[T]) keyset(tx *Tx, keys []resource.SortKey, marker string, reverse bool) (string, []any, error) {
+	row, err := t.SelectBare(tx, "WHERE t.id = ?", marker)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(row) == 0 {
+		return "", nil, ErrNoRow
+	}
+	v := reflect.ValueOf(row[0]).Elem()
+	var alternatives []string
+	var args []any
+	var equal []string
+	var equalArgs []any
+	for _, k := range keys {
+		name, err := t.column(k.Attribute)
+		if err != nil {
+			return "", nil, err
+		}
+		at, err := t.columns[t.byName[name]].value(v)
+		if err != nil {
+			return "", nil, err
+		}
+		name = "t." + name
+		descending := k.Desc != reverse
+		beyond, beyondArgs := name+" > ?", []any{at}
+		switch {
+		case at == nil && !descending:
+			beyond, beyondArgs = name+" IS NOT NULL", nil
+		case at == nil:
+			beyond, beyondArgs = "1 = 0", nil
+		case descending:
+			beyond = "(" + name + " < ? OR " + name + " IS NULL)"
+		}
+		alternatives = append(alternatives, "("+strings.Join(append(append([]string(nil), equal...), beyond), " AND ")+")")
+		args = append(append(args, equalArgs...), beyondArgs...)
+		if at == nil {
+			equal = append(equal, name+" IS NULL")
+		} else {
+			equal = append(equal, name+" = ?")
+			equalArgs = append(equalArgs, at)
+		}
+	}
+	return "(" + strings.Join(alternatives, " OR ") + ")", args, nil
+}
+
+func (t *Table[T]) tagCondition(c resource.TagCondition) (string, []any) {
+	in, args := In("tag.tag", anySlice(c.Tags))
+	args = append([]any{t.options.Kind}, args...)
+	// Distinct, since a repeated tag in the filter asks for one tag.
+	condition := "(SELECT COUNT(*) FROM tag WHERE tag.kind = ? AND tag.object_id = t.id AND " + in + ")"
+	if c.Any {
+		condition += " >= 1"
+	} else {
+		condition += " >= ?"
+		distinct := map[string]bool{}
+		for _, tag := range c.Tags {
+			distinct[tag] = true
+		}
+		args = append(args, len(distinct))
+	}
+	if c.Not {
+		condition = "NOT (" + condition + ")"
+	}
+	return condition, args
+}
+
+func anySlice[T any](in []T) []any {
+	out := make([]any, len(in))
+	for i, v := range in {
+		out[i] = v
+	}
+	return out
+}
+
+// In is "column IN (?, …)"; nil values match null. The number of marks is
+// rounded up, repeating the last value, so that few different statements exist.
+func In(column string, values []any) (string, []any) {
+	null := false
+	kept := make([]any, 0, len(values)+1)
+	for _, v := range values {
+		if v == nil {
+			null = true
+			continue
+		}
+		kept = append(kept, v)
+	}
+	var condition string
+	switch len(kept) {
+	case 0:
+		condition = "1 = 0"
+	case 1:
+		condition = column + " = ?"
+	default:
+		n := 2
+		for n < len(kept) {
+			n *= 2
+		}
+		for len(kept) < n {
+			kept = append(kept, kept[len(kept)-1])
+		}
+		condition = column + " IN (?" + strings.Repeat(", ?", n-1) + ")"
+	}
+	if null {
+		condition = "(" + condition + " OR " + column + " IS NULL)"
+	}
+	return condition, kept
+}
+
+// Child reads rows of a child table for all parents, in chunks: query has one
+// %s for the condition on column, ids are the parents'.
+func Child(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) error {
+	const chunk = 1024
+	for len(ids) > 0 {
+		n := min(chunk, len(ids))
+		condition, args := In(column, anySlice(ids[:n]))
+		if err := tx.Query(row, fmt.Sprintf(query, condition), args...); err != nil {
+			return err
+		}
+		ids = ids[n:]
+	}
+	return nil
+}
