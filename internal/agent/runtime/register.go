@@ -9,11 +9,15 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+
+	"isospin/internal/config"
 )
 
 // Environment is what a feature's factory gets. It is made by the runtime and
 // is the same for all features of one agent, apart from Logger.
 type Environment struct {
+	// Config is the operator's configuration. // required
+	Config *config.Config
 	// Host is the name of this host in the API (binding:host_id). // required
 	Host string
 	// StateDir is a directory, mode 0700, where the feature may keep files of its own. // required
