@@ -299,3 +299,16 @@ func SetTransmitChecksum(name string, on bool) error {
 	}
 	return ioctl()
 }
+
+// Names returns the names of all devices.
+func Names() ([]string, error) {
+	links, err := dump.Read(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	names := make([]string, len(links))
+	for i, l := range links {
+		names[i] = l.Attrs().Name
+	}
+	return names, nil
+}

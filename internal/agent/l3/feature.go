@@ -1,0 +1,342 @@
+package l3
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"isospin/api/feed"
+	"isospin/internal/agent/l3/radv"
+	"isospin/internal/agent/plug"
+	"isospin/internal/agent/runtime"
+	"isospin/internal/kernel/netns"
+	"isospin/internal/kernel/nft"
+	"isospin/internal/reconcile"
+)
+
+// AgentType is the feature's name in the agents API.
+const AgentType = "L3 agent"
+
+const (
+	// parallel is how many routers are worked on at a time.
+	parallel = 4
+	// routerTime bounds the work on one router: a switch that hangs does not
+	// keep all the others waiting for ever.
+	routerTime = 30 * time.Second
+)
+
+// Plugger puts ports into namespaces; *plug.Plugger is one.
+type Plugger interface {
+	Plug(context.Context, plug.Device) error
+	Unplug(ctx context.Context, portID string) error
+	Devices() []plug.Plugged
+}
+
+// Options are what New needs.
+type Options struct {
+	Plugger          Plugger      // required by Start
+	StateDir         string       // required; an existing directory
+	Logger           *slog.Logger // optional
+	AvailabilityZone string       // optional; "nova"
+}
+
+// Feature is the L3 agent. Make it with New.
+type Feature struct {
+	options Options
+	logger  *slog.Logger
+	plugger Plugger
+	table   *nft.Table
+	record  *record
+	wake    func()
+	ctx     context.Context
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup // announcements
+
+	last    *runtime.State
+	adminUp bool
+
+	mu      sync.Mutex
+	routers map[string]*router // by id; those that were applied or tried by this process
+
+	// Routers that are to go and could not be deleted yet. Wanted ones that
+	// fail are the runtime's to try again.
+	doomed  map[string]struct{}
+	backoff reconcile.Backoff[string]
+	timer   *time.Timer
+}
+
+var _ runtime.Feature = (*Feature)(nil)
+
+// New returns the feature; it opens nothing yet.
+func New(o Options) *Feature {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.AvailabilityZone == "" {
+		o.AvailabilityZone = "nova"
+	}
+	return &Feature{
+		options: o, logger: o.Logger, plugger: o.Plugger, adminUp: true,
+		routers: map[string]*router{}, doomed: map[string]struct{}{},
+		backoff: reconcile.Backoff[string]{First: time.Second, Longest: time.Minute},
+	}
+}
+
+// Start implements runtime.Feature.
+func (f *Feature) Start(ctx context.Context, wake func()) error {
+	if f.plugger == nil {
+		return errors.New("l3: no plugger")
+	}
+	table, err := nft.Open()
+	if err != nil {
+		return fmt.Errorf("l3: %w", err)
+	}
+	record, err := openRecord(f.options.StateDir)
+	if err != nil {
+		return fmt.Errorf("l3: %w", err)
+	}
+	f.table, f.record, f.wake = table, record, wake
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	return nil
+}
+
+// Stop implements runtime.Feature. Routers go on forwarding; hosts keep them
+// as IPv6 routers for the lifetime of the last advertisement.
+func (f *Feature) Stop() {
+	if f.cancel == nil {
+		return
+	}
+	f.cancel()
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.mu.Lock()
+	for _, r := range f.routers {
+		r.stopSenders(false)
+	}
+	f.mu.Unlock()
+	f.tasks.Wait()
+}
+
+// Function implements runtime.Feature.
+func (f *Feature) Function() *feed.Function {
+	c := struct {
+		AgentMode        string   `json:"agent_mode"`
+		InternalOnly     bool     `json:"handle_internal_only_routers"`
+		InterfaceDriver  string   `json:"interface_driver"`
+		Extensions       []string `json:"extensions"`
+		LogHeartbeats    bool     `json:"log_agent_heartbeats"`
+		Routers          int      `json:"routers"`
+		ExternalGateways int      `json:"ex_gw_ports"`
+		Interfaces       int      `json:"interfaces"`
+		FloatingIPs      int      `json:"floating_ips"`
+	}{AgentMode: "legacy", InternalOnly: true, InterfaceDriver: "openvswitch", Extensions: []string{}}
+	if f.last != nil {
+		for _, r := range f.last.Routers {
+			c.Routers++
+			c.Interfaces += len(r.Interfaces)
+			c.FloatingIPs += len(r.FloatingIps)
+			if r.Gateway != nil {
+				c.ExternalGateways++
+			}
+		}
+	}
+	configurations, err := json.Marshal(c)
+	if err != nil { // a struct of strings and numbers
+		configurations = []byte("{}")
+	}
+	return &feed.Function{
+		AgentType: AgentType, Binary: "neutron-l3-agent", Topic: "l3_agent",
+		AvailabilityZone: f.options.AvailabilityZone, Configurations: string(configurations),
+	}
+}
+
+// Apply implements runtime.Feature.
+func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtime.Changes) ([]*feed.Applied, error) {
+	adminUp, known := want.AdminStateUp[AgentType]
+	adminUp = adminUp || !known
+	all := changes.All || f.last == nil || adminUp != f.adminUp
+	f.last, f.adminUp = want, adminUp
+
+	// An agent that is administratively down serves no routers.
+	routers := want.Routers
+	if !adminUp {
+		routers = nil
+	}
+	index := f.devices()
+	touched := f.touched(routers, changes, index, all)
+
+	var mu sync.Mutex
+	var results []*feed.Applied
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for id := range touched {
+		wanted := routers[id]
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, routerTime)
+			defer cancel()
+			result := f.applyOne(ctx, id, wanted, want, index[NamespacePrefix+id])
+			mu.Lock()
+			defer mu.Unlock()
+			if result != nil {
+				results = append(results, result)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // never an error
+	f.wakeForDoomed()
+	return results, ctx.Err()
+}
+
+// devices returns our plugged devices by namespace.
+func (f *Feature) devices() map[string][]plug.Plugged {
+	index := map[string][]plug.Plugged{}
+	for _, d := range f.plugger.Devices() {
+		index[d.Namespace] = append(index[d.Namespace], d)
+	}
+	return index
+}
+
+// touched is the ids of the routers to work on, those to be deleted among them.
+func (f *Feature) touched(routers map[string]*feed.Router, changes runtime.Changes, index map[string][]plug.Plugged, all bool) map[string]struct{} {
+	touched := map[string]struct{}{}
+	now := time.Now()
+	for id := range f.doomed {
+		if all || f.backoff.Ready(id, now) {
+			touched[id] = struct{}{}
+		}
+	}
+	if !all {
+		for id := range changes.Routers {
+			touched[id] = struct{}{}
+		}
+		for id, r := range routers {
+			if len(changes.Ports) > 0 && usesPort(r, changes.Ports) {
+				touched[id] = struct{}{}
+			}
+		}
+		return touched
+	}
+	for id := range routers {
+		touched[id] = struct{}{}
+	}
+	for id := range f.routers {
+		touched[id] = struct{}{}
+	}
+	for _, name := range f.record.list() {
+		touched[strings.TrimPrefix(name, NamespacePrefix)] = struct{}{}
+	}
+	for name := range index {
+		if id, ok := strings.CutPrefix(name, NamespacePrefix); ok {
+			touched[id] = struct{}{}
+		}
+	}
+	return touched
+}
+
+func usesPort(r *feed.Router, ports map[string]struct{}) bool {
+	for _, i := range r.Interfaces {
+		if _, ok := ports[i.PortId]; ok {
+			return true
+		}
+	}
+	if r.Gateway != nil {
+		_, ok := ports[r.Gateway.PortId]
+		return ok
+	}
+	return false
+}
+
+// applyOne makes one router be as wanted, or go when wanted is nil, and says
+// what came of it.
+func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, state *runtime.State, there []plug.Plugged) *feed.Applied {
+	if wanted == nil {
+		err := f.delete(ctx, id, there)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if err != nil {
+			f.doomed[id] = struct{}{}
+			f.backoff.Failed(id, time.Now())
+			f.logger.Error("router not deleted", "router", id, "error", err)
+			return nil
+		}
+		delete(f.doomed, id)
+		f.backoff.Forget(id)
+		return nil
+	}
+	f.mu.Lock()
+	delete(f.doomed, id)
+	f.backoff.Forget(id)
+	r := f.routers[id]
+	if r == nil {
+		r = &router{feature: f, senders: map[string]*radv.Sender{}, stale: true}
+		f.routers[id] = r
+	}
+	f.mu.Unlock()
+
+	plan, err := planRouter(wanted, func(port string) bool {
+		p, known := state.Ports[port]
+		return !known || p.AdminStateUp
+	})
+	if plan != nil {
+		err = errors.Join(err, r.apply(ctx, plan, there))
+	}
+	result := &feed.Applied{
+		Kind: feed.Kind_KIND_ROUTER, Id: id, Revision: wanted.Revision, AgentType: AgentType, State: feed.State_STATE_ACTIVE,
+	}
+	if err != nil {
+		result.State, result.Error = feed.State_STATE_ERROR, err.Error()
+	}
+	return result
+}
+
+// delete removes what is there of a router, if it is ours.
+func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) error {
+	f.mu.Lock()
+	r := f.routers[id]
+	f.mu.Unlock()
+	if r != nil {
+		r.stopSenders(true)
+	}
+	var failed []error
+	for _, d := range there {
+		if err := f.plugger.Unplug(ctx, d.PortID); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	name := NamespacePrefix + id
+	// Ours by the record, or by the mark of the devices in it.
+	if len(failed) == 0 && validID(id) && (f.record.has(name) || len(there) > 0) {
+		if err := netns.Delete(name); err != nil {
+			failed = append(failed, err)
+		} else if err := f.record.remove(name); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(failed) == 0 {
+		f.mu.Lock()
+		delete(f.routers, id)
+		f.mu.Unlock()
+	}
+	return errors.Join(failed...)
+}
+
+// wakeForDoomed asks to be called again when a failed deletion is due.
+func (f *Feature) wakeForDoomed() {
+	next, ok := f.backoff.Next()
+	if !ok || f.ctx.Err() != nil {
+		return
+	}
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.timer = time.AfterFunc(time.Until(next), f.wake)
+}
