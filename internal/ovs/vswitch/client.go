@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sort"
 	"sync"
+	"time"
 
 	"isospin/internal/ovs/ovsdb"
 )
@@ -16,6 +17,8 @@ type Options struct {
 	Connection   string       // required: "unix:/path/db.sock" or "tcp:127.0.0.1:6640"
 	Logger       *slog.Logger // optional
 	DatapathType string       // optional: "system" or "netdev" for bridges that EnsureBridge makes; empty is "system"
+	// ConnectTimeout limits how long Dial waits; the end of its context does so anyway.
+	ConnectTimeout time.Duration // optional: no limit
 }
 
 // Client is a connection to one Open vSwitch, made anew when it is lost.
@@ -91,7 +94,13 @@ func (e *InterfaceError) Error() string { return fmt.Sprintf("interface %s: %s",
 // up until Close or the end of ctx.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{options: o}
-	db, err := ovsdb.Dial(ctx, ovsdb.Options{
+	wait := ctx
+	if o.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, o.ConnectTimeout)
+		defer cancel()
+	}
+	db, err := ovsdb.Dial(wait, ovsdb.Options{
 		Address:  o.Connection,
 		Database: "Open_vSwitch",
 		Logger:   o.Logger,
