@@ -1,0 +1,62 @@
+// Package openvswitch registers the mechanism driver "openvswitch": it binds
+// ports on hosts whose Open vSwitch agent lives and reaches one of the
+// network's segments.
+//
+// It must not know how the agent wires them.
+package openvswitch
+
+import (
+	"slices"
+
+	"isospin/internal/config"
+	"isospin/internal/core/agent"
+	"isospin/internal/core/network"
+	"isospin/internal/core/port"
+	"isospin/internal/driver/mech"
+)
+
+type driver struct{}
+
+var _ port.Mechanism = driver{}
+
+func init() {
+	mech.Register("openvswitch", func(*config.Config) (port.Mechanism, error) { return driver{}, nil })
+}
+
+func (driver) Name() string { return "openvswitch" }
+
+// Bind takes the first segment that the host's agent can reach.
+func (driver) Bind(r port.BindRequest) (port.Binding, bool) {
+	if r.VNICType != "normal" && r.VNICType != "" {
+		return port.Binding{}, false
+	}
+	for _, a := range r.Agents {
+		if a.AgentType != agent.OpenVSwitch || !r.Alive(a) || !a.AdminStateUp {
+			continue
+		}
+		c := a.Configuration()
+		for _, s := range r.Segments {
+			if reaches(c, s) {
+				bridge := c.Bridge
+				if bridge == "" {
+					bridge = "br-int"
+				}
+				return port.Binding{SegmentID: s.ID, VIFType: "ovs", VIFDetails: map[string]any{
+					"port_filter": true, "connectivity": "l2", "bridge_name": bridge, "datapath_type": c.DatapathType, "ovs_hybrid_plug": false,
+				}}, true
+			}
+		}
+	}
+	return port.Binding{}, false
+}
+
+func reaches(c agent.Configuration, s network.Segment) bool {
+	switch s.NetworkType {
+	case "local":
+		return true
+	case "flat", "vlan":
+		return c.BridgeMappings[s.PhysicalNetwork] != ""
+	default:
+		return slices.Contains(c.TunnelTypes, s.NetworkType)
+	}
+}

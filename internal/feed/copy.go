@@ -1,0 +1,85 @@
+package feed
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"isospin/internal/store"
+)
+
+// Copy is the in-memory copy of the committed objects, by kind and id. Objects
+// are immutable: a change puts another in their place.
+type Copy struct {
+	kinds map[string]*kind
+	order []string
+}
+
+type kind struct {
+	objects map[string]any
+	decode  func(data []byte) (any, error)
+	load    func(tx *store.Tx, each func(id string, o any)) error
+}
+
+// Change is one committed change of one object. Old is nil for a new one, New for a deleted one.
+type Change struct {
+	Kind, ID string
+	Old, New any
+}
+
+// Keep makes the hub keep the objects of a kind. load reads all of them when
+// the hub starts, in the form that their events have. Objects are *T.
+func Keep[T any](h *Hub, name string, load func(tx *store.Tx) ([]*T, error), id func(*T) string) {
+	if h.copy.kinds[name] != nil {
+		return
+	}
+	h.copy.order = append(h.copy.order, name)
+	h.copy.kinds[name] = &kind{
+		objects: map[string]any{},
+		decode: func(data []byte) (any, error) {
+			o := new(T)
+			if err := json.Unmarshal(data, o); err != nil {
+				return nil, err
+			}
+			return o, nil
+		},
+		load: func(tx *store.Tx, each func(string, any)) error {
+			rows, err := load(tx)
+			if err != nil {
+				return fmt.Errorf("feed: %s: %w", name, err)
+			}
+			for _, o := range rows {
+				each(id(o), o)
+			}
+			return nil
+		},
+	}
+}
+
+// Get returns the object of that kind and id, nil when there is none.
+func Get[T any](c *Copy, name, id string) *T {
+	k := c.kinds[name]
+	if k == nil {
+		return nil
+	}
+	o, _ := k.objects[id].(*T)
+	return o
+}
+
+// apply puts an event's object in place and says what changed; false: nothing that is kept.
+func (c *Copy) apply(e store.Event) (Change, bool, error) {
+	k := c.kinds[e.Kind]
+	if k == nil {
+		return Change{}, false, nil
+	}
+	ch := Change{Kind: e.Kind, ID: e.ID, Old: k.objects[e.ID]}
+	if e.Op == store.Deleted {
+		delete(k.objects, e.ID)
+		return ch, ch.Old != nil, nil
+	}
+	o, err := k.decode(e.Data)
+	if err != nil {
+		return Change{}, false, fmt.Errorf("event %d, %s %s: %w", e.Sequence, e.Kind, e.ID, err)
+	}
+	k.objects[e.ID], ch.New = o, o
+	return ch, true, nil
+}

@@ -1,0 +1,390 @@
+package feed
+
+import (
+	"context"
+	"hash/fnv"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"isospin/api/feed"
+	"isospin/internal/store"
+)
+
+// Key names one object of a host's view.
+type Key struct {
+	Kind feed.Kind
+	ID   string
+}
+
+// Projection turns committed objects into objects of hosts' views. The hub
+// calls it under its lock: no method may block.
+type Projection interface {
+	// Apply takes one change, after the copy has it, and marks what hosts must be told.
+	Apply(c *Copy, ch Change, mark Marker)
+	// Keys names every object that a host needs of this projection.
+	Keys(c *Copy, host string, each func(Key))
+	// Render returns one object for a host; nil: it does not need it (any
+	// more), or the key is not of this projection. Version is set for sets only.
+	Render(c *Copy, host string, key Key) *feed.Object
+	// Delta adds the present state of some elements of a set to a message, and
+	// returns the version of the whole set. Only for kinds that are marked by element.
+	Delta(c *Copy, host string, key Key, elements map[string]struct{}, m *feed.ServerMessage) uint64
+}
+
+// Marker notes what hosts must be told; marking twice is once.
+type Marker interface {
+	// Object: the host's object of that key may have changed, come or gone.
+	Object(host string, key Key)
+	// Element: one element of the host's set may have changed, come or gone.
+	Element(host string, key Key, element string)
+	// Administration: the administrative state of the host's functions may have changed.
+	Administration(host string)
+}
+
+// Options of New.
+type Options struct {
+	Store  *store.Store // required
+	Logger *slog.Logger // required
+}
+
+// Hub follows the store and feeds the hosts that are attached.
+type Hub struct {
+	store *store.Store
+	log   *slog.Logger
+
+	mu          sync.RWMutex
+	copy        *Copy
+	projections []Projection
+	sequence    int64
+	hosts       map[string]*view
+	admin       func(c *Copy, host string) map[string]bool
+	// reached wakes those who wait for a sequence number.
+	reached chan struct{}
+}
+
+// New returns a hub that keeps nothing yet.
+func New(o Options) *Hub {
+	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{})}
+}
+
+// Project adds a projection. All of them are added before Start.
+func (h *Hub) Project(p Projection) { h.projections = append(h.projections, p) }
+
+// view is what the hub knows of one attached host.
+type view struct {
+	host  string
+	sent  map[Key]uint64
+	dirty map[Key]*dirt
+	admin bool
+	wake  chan struct{}
+}
+
+type dirt struct {
+	whole    bool
+	elements map[string]struct{}
+}
+
+// marker implements Marker for the hosts that are attached; others get
+// everything when they come.
+type marker struct {
+	h       *Hub
+	touched map[*view]struct{}
+}
+
+func (m marker) Object(host string, key Key) {
+	if v := m.h.hosts[host]; v != nil {
+		m.touched[v] = struct{}{}
+		v.mark(key).whole = true
+	}
+}
+
+func (m marker) Element(host string, key Key, element string) {
+	if v := m.h.hosts[host]; v != nil {
+		m.touched[v] = struct{}{}
+		d := v.mark(key)
+		if d.elements == nil {
+			d.elements = map[string]struct{}{}
+		}
+		d.elements[element] = struct{}{}
+	}
+}
+
+func (m marker) Administration(host string) {
+	if v := m.h.hosts[host]; v != nil {
+		m.touched[v] = struct{}{}
+		v.admin = true
+	}
+}
+
+func (v *view) mark(key Key) *dirt {
+	d := v.dirty[key]
+	if d == nil {
+		d = &dirt{}
+		v.dirty[key] = d
+	}
+	return d
+}
+
+// Start reads everything that is kept, in one snapshot.
+func (h *Hub) Start(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if h.sequence, err = tx.LastSequence(); err != nil {
+			return err
+		}
+		m := marker{h, map[*view]struct{}{}}
+		for _, name := range h.copy.order {
+			k := h.copy.kinds[name]
+			err := k.load(tx, func(id string, o any) {
+				k.objects[id] = o
+				for _, p := range h.projections {
+					p.Apply(h.copy, Change{Kind: name, ID: id, New: o}, m)
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Run follows the store until ctx ends.
+func (h *Hub) Run(ctx context.Context) {
+	signal, end := h.store.Follow()
+	defer end()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		if err := h.catchUp(ctx); err != nil && ctx.Err() == nil {
+			h.log.Error("feed: cannot read events", "error", err)
+			pause.Reset(time.Second)
+			select {
+			case <-pause.C:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-signal:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// batch bounds how many events are applied under one lock.
+const batch = 512
+
+func (h *Hub) catchUp(ctx context.Context) error {
+	for {
+		var events []store.Event
+		err := h.store.View(ctx, func(tx *store.Tx) (err error) {
+			events, err = tx.Events(h.sequence, batch) // only Run's goroutine writes sequence
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(events) > 0 {
+			h.apply(events)
+		}
+		if len(events) < batch {
+			return nil
+		}
+	}
+}
+
+func (h *Hub) apply(events []store.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := marker{h, map[*view]struct{}{}}
+	for _, e := range events {
+		ch, ok, err := h.copy.apply(e)
+		if err != nil {
+			// One object that cannot be read keeps no other from its hosts.
+			h.log.Error("feed: event is skipped", "error", err)
+		}
+		if ok {
+			for _, p := range h.projections {
+				p.Apply(h.copy, ch, m)
+			}
+		}
+		h.sequence = e.Sequence
+	}
+	for v := range m.touched {
+		select {
+		case v.wake <- struct{}{}:
+		default:
+		}
+	}
+	close(h.reached)
+	h.reached = make(chan struct{})
+}
+
+// Sequence is the sequence number of the last event that the hub has applied.
+func (h *Hub) Sequence() int64 {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.sequence
+}
+
+// Attached returns the hosts that have a stream now.
+func (h *Hub) Attached() []string {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var hosts []string
+	for name := range h.hosts {
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+// attach begins a host's view: what it has is compared with what it needs. A
+// former stream of the same host is superseded.
+func (h *Hub) attach(host string, have []*feed.Held) (*view, *feed.ServerMessage) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v := &view{host: host, sent: map[Key]uint64{}, dirty: map[Key]*dirt{}, wake: make(chan struct{}, 1)}
+	h.hosts[host] = v
+	held := map[Key]uint64{}
+	for _, o := range have {
+		held[Key{o.Kind, o.Id}] = o.Version
+	}
+	m := &feed.ServerMessage{Sequence: h.sequence, Synced: true, AdminStateUp: h.adminOf(host)}
+	for _, p := range h.projections {
+		p.Keys(h.copy, host, func(key Key) {
+			if _, done := v.sent[key]; done {
+				return
+			}
+			o := h.render(host, key)
+			if o == nil {
+				return
+			}
+			v.sent[key] = o.Version
+			if version, ok := held[key]; !ok || version != o.Version {
+				m.Upserts = append(m.Upserts, o)
+			}
+		})
+	}
+	for key := range held {
+		if _, ok := v.sent[key]; !ok {
+			m.Deletes = append(m.Deletes, &feed.ObjectKey{Kind: key.Kind, Id: key.ID})
+		}
+	}
+	return v, m
+}
+
+func (h *Hub) detach(v *view) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hosts[v.host] == v {
+		delete(h.hosts, v.host)
+	}
+}
+
+// superseded tells whether another stream has taken the host over.
+func (h *Hub) superseded(v *view) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.hosts[v.host] != v
+}
+
+func (h *Hub) adminOf(host string) map[string]bool {
+	if h.admin == nil {
+		return nil
+	}
+	return h.admin(h.copy, host)
+}
+
+// render returns a host's object with its version, nil when it needs none.
+func (h *Hub) render(host string, key Key) *feed.Object {
+	for _, p := range h.projections {
+		if o := p.Render(h.copy, host, key); o != nil {
+			if o.Version == 0 {
+				o.Version = Hash(o)
+			}
+			return o
+		}
+	}
+	return nil
+}
+
+// next takes what a view's host must be told now; nil: nothing.
+func (h *Hub) next(v *view) *feed.ServerMessage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := &feed.ServerMessage{Sequence: h.sequence}
+	for key, d := range v.dirty {
+		version, sent := v.sent[key]
+		if d.whole || !sent {
+			o := h.render(v.host, key)
+			switch {
+			case o == nil && sent:
+				delete(v.sent, key)
+				m.Deletes = append(m.Deletes, &feed.ObjectKey{Kind: key.Kind, Id: key.ID})
+			case o != nil && (!sent || o.Version != version):
+				v.sent[key] = o.Version
+				m.Upserts = append(m.Upserts, o)
+			}
+			continue
+		}
+		for _, p := range h.projections {
+			if version := p.Delta(h.copy, v.host, key, d.elements, m); version != 0 {
+				v.sent[key] = version
+				break
+			}
+		}
+	}
+	clear(v.dirty)
+	if v.admin {
+		v.admin = false
+		m.AdminStateUp = h.adminOf(v.host)
+	}
+	if len(m.Upserts)+len(m.Deletes)+len(m.ForwardingDeltas)+len(m.AddressSetDeltas)+len(m.AdminStateUp) == 0 {
+		return nil
+	}
+	return m
+}
+
+// Hash is a version: equal content has an equal one, on every server and after every restart. Never 0.
+func Hash(m proto.Message) uint64 {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil { // only messages with required fields or invalid UTF-8 fail
+		return 1
+	}
+	return HashBytes(b)
+}
+
+// HashBytes is FNV-1a, never 0.
+func HashBytes(b []byte) uint64 {
+	f := fnv.New64a()
+	f.Write(b)
+	if v := f.Sum64(); v != 0 {
+		return v
+	}
+	return 1
+}
+
+// Snapshot computes a host's whole view from the copy, by key: what an
+// attached host must have come to hold. For tests and comparison.
+func (h *Hub) Snapshot(host string) map[Key]*feed.Object {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := map[Key]*feed.Object{}
+	for _, p := range h.projections {
+		p.Keys(h.copy, host, func(key Key) {
+			if o := h.render(host, key); o != nil {
+				all[key] = o
+			}
+		})
+	}
+	return maps.Clone(all)
+}
