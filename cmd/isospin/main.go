@@ -31,6 +31,8 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
+		newAgentCommand(),
+		newConfigCommand(),
 		newVersionCommand(),
 	)
 	return root

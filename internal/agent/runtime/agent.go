@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,6 +39,8 @@ type Options struct {
 	ReconnectMin, ReconnectMax time.Duration
 	// Metrics are registered here. // optional
 	Metrics prometheus.Registerer
+	// Started is called once, when each feature has tried to start, or long enough. // optional
+	Started func()
 }
 
 // Agent is one host's agent.
@@ -122,17 +125,23 @@ func (a *Agent) addRunner(name string, feature Feature, logger *slog.Logger) {
 // attaches to a server as soon as there is one, and leaves the data path as it
 // is when it stops. It is called once.
 func (a *Agent) Run(ctx context.Context) error {
-	if err := a.openState(); err != nil {
+	lock, err := a.openState()
+	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	var features, background sync.WaitGroup
 	for _, r := range a.runners {
 		features.Go(func() { r.run(ctx) })
 	}
 	background.Go(func() {
-		if a.waitForStarts(ctx) {
-			a.follow(ctx)
+		if !a.waitForStarts(ctx) {
+			return
 		}
+		if a.options.Started != nil {
+			a.options.Started()
+		}
+		a.follow(ctx)
 	})
 	background.Go(func() { a.keepSaving(ctx) })
 	<-ctx.Done()
@@ -192,27 +201,32 @@ func (a *Agent) functions() []*feed.Function {
 	return list
 }
 
-// openState makes the state directory and loads what is in it. A state file
-// that cannot be used is reported and otherwise like none: the server has all.
-func (a *Agent) openState() error {
+// openState makes the state directory, locks it and loads what is in it. A state
+// file that cannot be used is reported and otherwise like none: the server has
+// all. Closing what it returns unlocks.
+func (a *Agent) openState() (io.Closer, error) {
 	if err := os.MkdirAll(a.options.StateDir, 0o700); err != nil {
-		return fmt.Errorf("agent: state directory: %w", err)
+		return nil, fmt.Errorf("agent: state directory: %w", err)
+	}
+	lock, err := lockDirectory(a.options.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
 	}
 	removeLeftovers(a.options.StateDir)
 	list, err := readStateFile(a.options.StateDir, a.options.Host)
 	if err != nil {
 		a.logger.Error("the saved state cannot be used; the host stays as it is until a server is there", "error", err)
-		return nil
+		return lock, nil
 	}
 	if list == nil {
-		return nil
+		return lock, nil
 	}
 	if err := a.desired.load(list); err != nil {
 		a.logger.Warn("left out of the saved state", "error", err)
 	}
 	state := a.desired.state()
 	a.logger.Info("starting from the saved state", "ports", len(state.Ports), "networks", len(state.Networks), "routers", len(state.Routers))
-	return nil
+	return lock, nil
 }
 
 // Waits between two writes of the state file, and after one that failed.

@@ -423,6 +423,22 @@ func TestDeltaWithoutItsObjectOpensANewStream(t *testing.T) {
 	expectLog(t, h, "delta for an object that is not held")
 }
 
+func TestSecondAgentOfAHostIsRefused(t *testing.T) {
+	noLeaks(t)
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "feed.sock")
+	s := newServer(t, socket)
+	h := newHost(t, dir, socket, nil)
+	s.accept()
+	second, err := New(h.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	good := Options{Environment: Environment{Host: "h", StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)},
 		Servers: []string{"http://127.0.0.1:9697", "http://localhost:1", "http://[::1]:1", "unix:///run/x.sock"}}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protodelim"
 
 	"isospin/api/feed"
@@ -22,6 +23,7 @@ import (
 // length, as protodelim does.
 const (
 	stateFileName   = "agent-state"
+	lockFileName    = "agent-lock"
 	stateFileFormat = "isospin agent state 1\n"
 	// Objects to a message of the state file.
 	stateFileChunk = 500
@@ -129,6 +131,25 @@ func writeStateFile(dir string, data []byte) (err error) {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockDirectory keeps a second agent from working on the same state, and thus
+// on the same host. The kernel unlocks when the process is gone, however it
+// ended.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFileName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock file: %w", err)
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		f.Close()
+		return nil, fmt.Errorf("another agent is running with the state directory %s", dir)
+	case err != nil:
+		f.Close()
+		return nil, fmt.Errorf("lock file %s: %w", f.Name(), err)
+	}
+	return f, nil
 }
 
 // removeLeftovers removes temporary files of an agent that was killed while writing.

@@ -128,7 +128,7 @@ func (r *runner) startUntil(ctx context.Context) (stop func(), ok bool) {
 		}
 		wait := r.backoff.next()
 		r.metrics.failures.Inc()
-		r.logger.Error("feature did not start", "error", err, "retry_in", wait)
+		r.logger.Error("feature did not start", "error", err, "retry_in", wait.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return nil, false
@@ -174,7 +174,7 @@ func (r *runner) applyOnce(ctx context.Context, all, local bool) bool {
 		r.retrying = true
 		r.retry.Reset(wait)
 		r.metrics.failures.Inc()
-		r.logger.Error("applying failed", "error", err, "retry_in", wait)
+		r.logger.Error("applying failed", "error", err, "retry_in", wait.Round(time.Millisecond))
 		return false
 	}
 	r.backoff.reset()

@@ -41,7 +41,7 @@ func (a *Agent) follow(ctx context.Context) {
 			wait.reset()
 		}
 		pause := wait.next()
-		a.logger.Warn("not attached to the server, the host stays as it is", "server", server, "error", err, "retry_in", pause)
+		a.logger.Warn("not attached to the server, the host stays as it is", "server", server, "error", err, "retry_in", pause.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return

@@ -1,0 +1,3 @@
+// Package all links every feature of an agent into the binary. It is the only
+// list of them.
+package all
