@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type LoadOptions struct {
 type Config struct {
 	entries     map[key][]entry // in order of precedence, the last wins
 	environment map[key]entry
+	strangers   []string // variables of the form OS_X__Y that name no option
 	values      map[key]any
 	files       []string
 }
@@ -201,15 +203,23 @@ func (c *Config) addEnvironment(environ []string) {
 	if len(variables) == 0 {
 		return
 	}
+	known := map[string]bool{}
 	for _, o := range all() {
 		d := o.define()
 		for _, k := range d.names() {
 			name := environmentName(k.group, k.name)
 			if text, ok := variables[name]; ok {
 				c.environment[k] = entry{text: text, name: name}
+				known[name] = true
 			}
 		}
 	}
+	for name := range variables {
+		if !known[name] {
+			c.strangers = append(c.strangers, name)
+		}
+	}
+	slices.Sort(c.strangers)
 }
 
 // names are the option's name and the older ones, in order of precedence.
@@ -217,7 +227,7 @@ func (d *definition) names() []key { return append([]key{d.key()}, d.deprecated.
 
 // resolve reads every option, so that Of cannot fail.
 func (c *Config) resolve() error {
-	var wrong []error
+	var wrong []*ValueError
 	for _, o := range all() {
 		v, err := o.readAny(c)
 		if err != nil {
@@ -226,7 +236,14 @@ func (c *Config) resolve() error {
 		}
 		c.values[o.define().key()] = v
 	}
-	return errors.Join(wrong...)
+	slices.SortStableFunc(wrong, func(a, b *ValueError) int {
+		return cmp.Or(cmp.Compare(slices.Index(c.files, a.File), slices.Index(c.files, b.File)), cmp.Compare(a.Line, b.Line))
+	})
+	list := make([]error, len(wrong))
+	for i, err := range wrong {
+		list[i] = err
+	}
+	return errors.Join(list...)
 }
 
 func (c *Config) lookup(k key) any {
@@ -237,8 +254,8 @@ func (c *Config) lookup(k key) any {
 }
 
 // entriesOf are the assignments that make the option's value: the one that
-// wins, or all of them if the option is repeated. An empty number or boolean
-// is not set, as with oslo.config.
+// wins, or all of them if the option is repeated. An empty number is not
+// set, as with oslo.config, nor is an empty boolean that has no default.
 func (c *Config) entriesOf(d *definition) []entry {
 	if c == nil {
 		return nil
@@ -269,7 +286,8 @@ func (c *Config) entriesOf(d *definition) []entry {
 			slices.SortStableFunc(list, func(a, b entry) int { return a.rank - b.rank })
 		}
 	}
-	if len(list) == 1 && strings.TrimSpace(list[0].text) == "" && (d.kind == "integer" || d.kind == "number") {
+	if len(list) == 1 && strings.TrimSpace(list[0].text) == "" &&
+		(d.kind == "integer" || d.kind == "number" || d.kind == "boolean" && d.unset != "") {
 		return nil
 	}
 	return list
@@ -306,17 +324,20 @@ func (c *Config) texts(d *definition, path []key) ([]string, entry, error) {
 }
 
 // blame makes the error of an option's value.
-func (c *Config) blame(d *definition, e entry, err error) error {
+func (c *Config) blame(d *definition, e entry, err error) *ValueError {
 	v := &ValueError{File: e.file, Line: e.line, Section: e.section, Key: e.name, Reason: err.Error()}
 	if e.name == "" { // a default
 		v.Section, v.Key = d.group, d.name
 	}
+	var reference *referenceError
+	if errors.As(err, &reference) && d.secret {
+		v.Reason = hiddenReference // the name may be a part of a password
+	}
 	if !d.secret {
 		v.Value = e.text
 	}
-	var reference *referenceError
 	switch {
-	case errors.As(err, &reference):
+	case reference != nil:
 		v.Cure = "correct the reference, or write $$ for a dollar sign"
 	case len(d.choices) > 0 || d.kind == "boolean":
 		v.Cure = "choose one of them"

@@ -147,7 +147,7 @@ func (o *Option[T]) Of(c *Config) T {
 	v, ok := c.lookup(o.key()).(T)
 	if !ok {
 		// Not loaded: c is nil, or the declaration came after Load.
-		var err error
+		var err *ValueError
 		if v, err = o.read(c); err != nil {
 			v = o.fallback
 		}
@@ -176,7 +176,7 @@ func (o *Option[T]) Required(c *Config) (T, error) {
 func (d *definition) String() string { return "[" + d.group + "] " + d.name }
 
 // read resolves the option from c's entries, or from its default.
-func (o *Option[T]) read(c *Config) (T, error) {
+func (o *Option[T]) read(c *Config) (T, *ValueError) {
 	texts, where, err := c.texts(o.definition, nil)
 	if err != nil {
 		return o.fallback, c.blame(o.definition, where, err)
@@ -191,7 +191,7 @@ func (o *Option[T]) read(c *Config) (T, error) {
 	return v, nil
 }
 
-func (o *Option[T]) readAny(c *Config) (any, error) {
+func (o *Option[T]) readAny(c *Config) (any, *ValueError) {
 	v, err := o.read(c)
 	return v, err
 }
@@ -201,7 +201,7 @@ func (o *Option[T]) define() *definition { return o.definition }
 // registered is an Option of any type.
 type registered interface {
 	define() *definition
-	readAny(c *Config) (any, error)
+	readAny(c *Config) (any, *ValueError)
 }
 
 // noted is an option of Neutron that has no effect here.

@@ -69,6 +69,24 @@ func (c *Config) report(log *slog.Logger) {
 				"use", environmentName(d.group, d.name))
 		}
 	}
+	var names []string
+	upper := map[string]bool{}
+	for _, o := range options {
+		d := o.define()
+		names = append(names, environmentName(d.group, d.name))
+		upper[strings.ToUpper(d.group)] = true
+	}
+	for _, name := range c.strangers {
+		group, _, _ := strings.Cut(strings.TrimPrefix(name, "OS_"), "__")
+		if !upper[group] {
+			continue
+		}
+		attrs := []any{"variable", name}
+		if near := nearest(name, names); near != "" {
+			attrs = append(attrs, "nearest", near)
+		}
+		log.Warn("configuration option is unknown", attrs...)
+	}
 }
 
 // inOrder are the keys of the files, in the order in which they first appear.

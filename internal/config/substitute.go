@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -11,6 +12,8 @@ var reference = regexp.MustCompile(`\\?\$(?:\$|([A-Za-z_][._A-Za-z0-9]*)|\{([A-Z
 
 // maxReferences is how deep references may nest.
 const maxReferences = 10
+
+const hiddenReference = "a $name in it is not an option, refers to itself or is nested too deeply"
 
 // referenceError is a "$name" that cannot be replaced.
 type referenceError struct{ reason string }
@@ -71,6 +74,10 @@ func (c *Config) referred(name, group string, path []key) (string, error) {
 		}
 		texts, _, err := c.texts(d, path)
 		if err != nil {
+			var nested *referenceError
+			if d.secret && errors.As(err, &nested) {
+				err = &referenceError{hiddenReference}
+			}
 			return "", fmt.Errorf("$%s: %w", name, err)
 		}
 		if texts == nil {
