@@ -16,7 +16,7 @@ func (c *Client) EnsureBridge(ctx context.Context, b Bridge) error {
 	if b.DatapathType == "" {
 		b.DatapathType = c.options.DatapathType
 	}
-	_, err := c.commit(ctx, func(t ovsdb.Tables) ([]ovsdb.Operation, error) {
+	carriedOut, err := c.commit(ctx, func(t ovsdb.Tables) ([]ovsdb.Operation, error) {
 		id, row, found := byName(t, "Bridge", b.Name)
 		if found {
 			set := ovsdb.Row{}
@@ -56,7 +56,7 @@ func (c *Client) EnsureBridge(ctx context.Context, b Bridge) error {
 		return fmt.Errorf("bridge %s: %w", b.Name, err)
 	}
 	// The bridge's own port shows that ovs-vswitchd took it.
-	if err := c.opened(ctx, []Port{{Name: b.Name}})[b.Name]; err != nil {
+	if err := c.opened(ctx, []Port{{Name: b.Name}}, carriedOut)[b.Name]; err != nil {
 		return fmt.Errorf("bridge %s: %w", b.Name, err)
 	}
 	return nil
@@ -92,13 +92,13 @@ func (c *Client) EnsurePorts(ctx context.Context, bridge string, ports []Port) e
 	if len(ports) == 0 {
 		return nil
 	}
-	_, err := c.commit(ctx, func(t ovsdb.Tables) ([]ovsdb.Operation, error) {
+	carriedOut, err := c.commit(ctx, func(t ovsdb.Tables) ([]ovsdb.Operation, error) {
 		return ensurePorts(t, bridge, ports)
 	})
 	if err != nil {
 		return fmt.Errorf("ports of bridge %s: %w", bridge, err)
 	}
-	failed := c.opened(ctx, ports)
+	failed := c.opened(ctx, ports, carriedOut)
 	names := slices.Sorted(maps.Keys(failed))
 	var all []error
 	for _, name := range names {
@@ -279,8 +279,9 @@ func (c *Client) commit(ctx context.Context, plan func(ovsdb.Tables) ([]ovsdb.Op
 }
 
 // opened waits until each port's interface has an OpenFlow port or an error,
-// and returns the errors by name.
-func (c *Client) opened(ctx context.Context, ports []Port) map[string]error {
+// and returns the errors by name. With carriedOut, what has neither will not
+// get one.
+func (c *Client) opened(ctx context.Context, ports []Port, carriedOut bool) map[string]error {
 	failed := map[string]error{}
 	err := c.db.WaitFor(ctx, func(t ovsdb.Tables) bool {
 		clear(failed)
@@ -299,6 +300,8 @@ func (c *Client) opened(ctx context.Context, ports []Port) map[string]error {
 			case ofport > 0:
 			case text != "" || ofport < 0:
 				failed[name] = &InterfaceError{Interface: name, Text: text}
+			case carriedOut:
+				failed[name] = &InterfaceError{Interface: name, Text: "ovs-vswitchd did not make it; its log says why"}
 			default:
 				return false
 			}
