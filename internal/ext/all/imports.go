@@ -1,0 +1,8 @@
+// Package all is the only list of extension families.
+//
+// It must not know anything else.
+package all
+
+import (
+	_ "isospin/internal/ext/securitygroup"
+)
