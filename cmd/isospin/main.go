@@ -33,6 +33,8 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(
 		newAgentCommand(),
 		newConfigCommand(),
+		newLabCommand(),
+		newUpCommand(),
 		newVersionCommand(),
 	)
 	return root

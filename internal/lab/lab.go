@@ -308,6 +308,23 @@ func (l *Lab) Ended() <-chan struct{} {
 	return l.server.exited
 }
 
+// ServerFailure is not nil when the server has ended by itself.
+func (l *Lab) ServerFailure() error {
+	if l.server == nil || l.server.running() {
+		return nil
+	}
+	return l.server.failure()
+}
+
+// Logs returns the paths of the logs of server and agents.
+func (l *Lab) Logs() []string {
+	logs := []string{l.ServerLog()}
+	for _, h := range l.hosts {
+		logs = append(logs, h.AgentLog())
+	}
+	return logs
+}
+
 // record writes down what there is, for Running and RemoveLeftovers.
 func (l *Lab) record() error {
 	l.mu.Lock()

@@ -236,20 +236,26 @@ func (f *Frames) Receive(ctx context.Context, match func(frame []byte) bool) ([]
 // Close releases the socket.
 func (f *Frames) Close() { f.conn.Close() }
 
-// UDPFrame builds an Ethernet frame with an IPv4 UDP datagram.
-func UDPFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
-	frame := slices.Concat(toMAC, fromMAC, []byte{0x08, 0x00})
-	length := 20 + 8 + len(payload)
-	header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-	src, dst := from.Addr().As4(), to.Addr().As4()
-	header = append(append(header, src[:]...), dst[:]...)
+// EchoFrame builds an Ethernet frame with an ICMP echo request.
+func EchoFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, payload string) []byte {
+	message := slices.Concat([]byte{8, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, rand.Uint32()), []byte(payload))
+	if len(message)%2 != 0 {
+		message = append(message, 0)
+	}
+	binary.BigEndian.PutUint16(message[2:], checksum(message))
+	length := 20 + len(message)
+	header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 64, unix.IPPROTO_ICMP, 0, 0}
+	src, dst := from.As4(), to.As4()
+	header = slices.Concat(header, src[:], dst[:])
 	binary.BigEndian.PutUint16(header[10:], checksum(header))
-	frame = append(frame, header...)
-	frame = binary.BigEndian.AppendUint16(frame, from.Port())
-	frame = binary.BigEndian.AppendUint16(frame, to.Port())
-	frame = binary.BigEndian.AppendUint16(frame, uint16(8+len(payload)))
-	frame = append(frame, 0, 0) // no checksum, RFC 768
-	return append(frame, payload...)
+	return slices.Concat(toMAC, fromMAC, []byte{0x08, 0x00}, header, message)
+}
+
+// ARPReplyFrame builds an Ethernet frame from fromMAC that says: from is at
+// senderMAC.
+func ARPReplyFrame(fromMAC, senderMAC, toMAC net.HardwareAddr, from, to netip.Addr) []byte {
+	src, dst := from.As4(), to.As4()
+	return slices.Concat(toMAC, fromMAC, []byte{0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2}, senderMAC, src[:], toMAC, dst[:])
 }
 
 // checksum is that of RFC 1071.
