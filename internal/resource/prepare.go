@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"reflect"
 	"sort"
 	"strings"
 
@@ -111,7 +112,7 @@ func (r *Resource) unifyProject(item map[string]any, caller Caller, create bool)
 	}
 	project, hasProject := item["project_id"]
 	tenant, hasTenant := item["tenant_id"]
-	if hasProject && hasTenant && project != tenant {
+	if hasProject && hasTenant && !reflect.DeepEqual(project, tenant) {
 		return fault.BadRequest("'project_id' and 'tenant_id' do not match")
 	}
 	delete(item, "project_id")

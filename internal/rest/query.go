@@ -170,7 +170,16 @@ func (e *edge) listQuery(r *resource.Resource, q query) (*resource.Query, error)
 
 func convert(a *resource.Attribute, texts []string) ([]any, error) {
 	if a.ConvertList == "" {
-		return a.Values(texts)
+		values, err := a.Values(texts)
+		for i, v := range values {
+			if n, ok := v.(*big.Int); ok { // beyond all stored numbers, and of what databases can compare
+				values[i] = int64(math.MaxInt64)
+				if n.Sign() < 0 {
+					values[i] = int64(math.MinInt64)
+				}
+			}
+		}
+		return values, err
 	}
 	list := make([]any, len(texts))
 	for i, t := range texts {

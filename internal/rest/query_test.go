@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -48,6 +49,7 @@ func TestQuery(t *testing.T) {
 		{"binding%3Ahost_id=h", `binding:host_id=["h"]`},
 		{"admin_state_up=True&admin_state_up=0", `admin_state_up=[true,false]`},
 		{"admin_state_up=maybe", "400 InvalidInput: Invalid input for operation: 'maybe' cannot be converted to boolean."},
+		{"revision_number=3&revision_number=-9999999999999999999999", "revision_number=[3,-9223372036854775808]"},
 		{"project_id=p", `tenant_id=["p"]`},
 		{"tenant_id=p&project_id=q", `tenant_id=["p"]; tenant_id=["q"]`},
 		{"fixed_ips=ip_address%3D10.0.0.5&fixed_ips=subnet_id=s", `fixed_ips=[{"ip_address":["10.0.0.5"],"subnet_id":["s"]}]`},
@@ -120,6 +122,42 @@ func TestQueryWithoutExtensions(t *testing.T) {
 	if got, want := asked(w.ports.asked), `id=["x"]`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+}
+
+// zones is a collection of objects that are no standard ones: a name
+// identifies them, and each is a *string.
+type zones struct {
+	resource.Service
+	asked *resource.Query
+}
+
+func (z *zones) List(_ context.Context, q *resource.Query) ([]resource.Object, error) {
+	z.asked = q
+	name := "nova"
+	return []resource.Object{&name}, nil
+}
+
+func (z *zones) Encode(b []byte, o resource.Object, fields map[string]bool) []byte {
+	if fields != nil && !fields["name"] {
+		return append(b, "{}"...)
+	}
+	return fmt.Appendf(b, `{"name":%q}`, *o.(*string))
+}
+
+func TestCollectionsThatDoNotPageOrSort(t *testing.T) {
+	service := &zones{}
+	zone := &resource.Resource{Name: "zone", Collection: "zones", Path: "zones", Service: service}
+	zone.Add(resource.Attribute{Name: "name", Flags: resource.Visible | resource.PrimaryKey})
+	w := newWorld(func(o *rest.Options) { o.Registry.Add(zone) })
+	check(t, w, "GET /v2.0/zones?limit=1&fields=state", `200 {"zones":[{}],"zones_links":[`+
+		`{"rel":"next","href":"http://api.example/v2.0/zones?limit=1&fields=state&marker=nova"},`+
+		`{"rel":"previous","href":"http://api.example/v2.0/zones?limit=1&fields=state&marker=nova&page_reverse=True"}]}`)
+	zone.NoPaging, zone.NoSorting = true, true
+	check(t, w, "GET /v2.0/zones?limit=x&sort_key=y", `200 {"zones":[{"name":"nova"}]}`)
+	if got := asked(service.asked); got != "" {
+		t.Errorf("asked %s", got)
+	}
+	check(t, w, "GET /v2.0/zones?tags=a&changed_since=b", "400 HTTPBadRequest: ['tags', 'changed_since'] is invalid attribute for filtering")
 }
 
 func TestLinks(t *testing.T) {

@@ -139,6 +139,8 @@ func TestCreate(t *testing.T) {
 		{"POST /v2.0/ports\n\n" + `{"port": {"network_id": "n1", "what": 1}}`, "400 HTTPBadRequest: Unrecognized attribute(s) 'what'"},
 		{"POST /v2.0/ports\n\n" + `{"port": {"network_id": "n1", "id": "x"}}`, "400 HTTPBadRequest: Attribute 'id' not allowed in POST"},
 		{"POST /v2.0/ports\n\n" + `{"port": {"network_id": "n1", "admin_state_up": "maybe"}}`, "400 InvalidInput: Invalid input for operation: 'maybe' cannot be converted to boolean."},
+		{"POST /v2.0/ports\n\n" + `{"port": {"network_id": "n1", "tenant_id": {}, "project_id": []}}`, "400 HTTPBadRequest: 'project_id' and 'tenant_id' do not match"},
+		{"POST /v2.0/ports\n\n" + `{"port": {"network_id": "n1", "tenant_id": {}, "project_id": {}}}`, "400 HTTPBadRequest: Invalid input for tenant_id. Reason: '{}' is not a valid string."},
 		// The later of two equal keys wins, and the copy of a NUL in text is no NUL.
 		{"POST /v2.0/ports\n\n" + `{"port": {}, "port": {"network_id": "n1", "name": "\\u0000"}}`, `201 {"port":` + created("new-7", `\\u0000`) + `}`},
 
@@ -341,12 +343,12 @@ func TestPolicy(t *testing.T) {
 	refuse("get_port", "get_security_group")
 	check(t, w, "GET /v2.0/ports/p1", `404 {"type":"HTTPNotFound","message":"The resource could not be found.","detail":""}`)
 	check(t, w, "GET /v2.0/security-groups/g1", "404 HTTPNotFound: "+stock404)
-	refuse("create_port", "update_port", "delete_port", "add_rule", "update_ports_tags", "create_dhcp-network")
+	refuse("create_port", "update_port", "delete_port", "add_rule", "update_port:tags", "create_dhcp-network")
 	check(t, w, "POST /v2.0/ports\n\n"+`{"port":{"network_id":"n"}}`, "403 PolicyNotAuthorized: rule:create_port is disallowed by policy")
 	check(t, w, "PUT /v2.0/ports/p1\n\n"+`{"port":{}}`, "403 PolicyNotAuthorized: rule:update_port is disallowed by policy")
 	check(t, w, "DELETE /v2.0/ports/p1", "403 PolicyNotAuthorized: rule:delete_port is disallowed by policy")
 	check(t, w, "PUT /v2.0/security-groups/g1/add_rule", "403 PolicyNotAuthorized: rule:add_rule is disallowed by policy")
-	check(t, w, "PUT /v2.0/ports/p1/tags/x", "403 PolicyNotAuthorized: rule:update_ports_tags is disallowed by policy")
+	check(t, w, "PUT /v2.0/ports/p1/tags/x", "403 PolicyNotAuthorized: rule:update_port:tags is disallowed by policy")
 	check(t, w, "POST /v2.0/agents/a/dhcp-networks\n\n{}", "403 PolicyNotAuthorized: rule:create_dhcp-network is disallowed by policy")
 	refuse("update_port", "delete_port", "get_port", "add_rule", "get_security_group")
 	check(t, w, "PUT /v2.0/ports/p1\n\n"+`{"port":{}}`, "404 HTTPNotFound: "+stock404)

@@ -24,7 +24,7 @@ func (e *edge) addTags(r *resource.Resource, tagger resource.Tagger) {
 		return name, err
 	}
 	allowed := func(c *call, verb string) error {
-		return c.enforce(verb+"_"+r.Collection+"_tags", &Target{Resource: r, id: c.params[0]})
+		return c.enforce(verb+"_"+r.Name+":tags", &Target{Resource: r, id: c.params[0]})
 	}
 	// change replaces the tags by what f makes of them and the ones in the body.
 	change := func(verb string, f func(have, given []string) []string) func(*call) error {
