@@ -33,11 +33,14 @@ func (a *Agent) follow(ctx context.Context) {
 	wait := backoff{min: a.options.ReconnectMin, max: a.options.ReconnectMax}
 	for n := 0; ; n++ {
 		server := a.options.Servers[n%len(a.options.Servers)]
+		begin := time.Now()
 		synced, err := a.attach(ctx, server)
 		if ctx.Err() != nil {
 			return
 		}
-		if synced {
+		// A stream that ends soon is no reason to hurry back: perhaps another
+		// host has this host's name, and the server ends one for the other.
+		if synced && time.Since(begin) > a.options.ReconnectMax {
 			wait.reset()
 		}
 		pause := wait.next()
