@@ -128,7 +128,7 @@ func (i *Instance) AcquireLease(ctx context.Context) (*Lease, error) {
 	var client *nclient4.Client
 	err := i.Do(func() (err error) {
 		// Its packet socket is in the namespace, its goroutine anywhere.
-		client, err = nclient4.New(nic, nclient4.WithTimeout(150*time.Millisecond), nclient4.WithRetry(1))
+		client, err = nclient4.New(nic, nclient4.WithTimeout(150*time.Millisecond), nclient4.WithRetry(3))
 		return err
 	})
 	if err != nil {
