@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"isospin/internal/config"
+	"isospin/internal/feed"
+)
+
+// listenFeed opens the agents' socket: unix:/path, http://loopback:port, or
+// https://host:port with mutual TLS.
+func (s *Server) listenFeed(address string) (net.Listener, error) {
+	if path, ok := isUnix(address); ok {
+		return listenUnix(path)
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("[isospin] feed_listen: %q is not an address; write unix:///run/isospin/feed.sock, http://127.0.0.1:9697 or https://0.0.0.0:9697", address)
+	}
+	l, err := net.Listen("tcp", u.Host)
+	if err != nil {
+		return nil, fmt.Errorf("[isospin] feed_listen: %w", err)
+	}
+	if u.Scheme == "http" {
+		if !loopback(l.Addr()) {
+			return nil, errors.Join(fmt.Errorf("[isospin] feed_listen: %s is reachable from other machines; use https with feed_cert_file, feed_key_file and feed_ca_file", address), l.Close())
+		}
+		return l, nil
+	}
+	t, err := s.mutualTLS()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return tls.NewListener(l, t), nil
+}
+
+// mutualTLS reads the certificates anew for each connection, so that they can be replaced while the server runs.
+func (s *Server) mutualTLS() (*tls.Config, error) {
+	load := func() (*tls.Config, error) {
+		cert, err := tls.LoadX509KeyPair(config.FeedCertFile.Of(s.config), config.FeedKeyFile.Of(s.config))
+		if err != nil {
+			return nil, fmt.Errorf("[isospin] feed_cert_file, feed_key_file: %w", err)
+		}
+		pem, err := os.ReadFile(config.FeedCAFile.Of(s.config))
+		if err != nil {
+			return nil, fmt.Errorf("[isospin] feed_ca_file: %w", err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("[isospin] feed_ca_file: %s has no certificate", config.FeedCAFile.Of(s.config))
+		}
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+			Certificates: []tls.Certificate{cert}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
+		}, nil
+	}
+	first, err := load()
+	if err != nil {
+		return nil, err
+	}
+	first.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return load() }
+	return first, nil
+}
+
+// serveFeed answers agents until ctx ends. Streams are cut then: agents come back by themselves.
+func (s *Server) serveFeed(ctx context.Context) error {
+	path, handler := s.feed.Handler()
+	mux := http.NewServeMux()
+	mux.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			r = r.WithContext(feed.WithPeer(r.Context(), hostOf(r.TLS.PeerCertificates[0])))
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Handler: mux, Protocols: &protocols, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
+	}
+	end := context.AfterFunc(ctx, func() { server.Close() })
+	defer end()
+	err := server.Serve(s.agents)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("agents' feed: %w", err)
+}
+
+// hostOf is the host that a certificate is for: its first DNS name, else its common name.
+func hostOf(c *x509.Certificate) string {
+	if len(c.DNSNames) > 0 {
+		return c.DNSNames[0]
+	}
+	return c.Subject.CommonName
+}

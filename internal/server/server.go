@@ -1,0 +1,270 @@
+// Package server puts the API server together: configuration, store, core,
+// extensions, feed and HTTP edge, and runs it until it is told to end.
+//
+// It must not know how any of them works.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	message "isospin/api/feed"
+	"isospin/internal/config"
+	"isospin/internal/core"
+	"isospin/internal/core/port"
+	"isospin/internal/driver/mech"
+	_ "isospin/internal/driver/mech/all"
+	"isospin/internal/driver/segment"
+	_ "isospin/internal/driver/segment/all"
+	"isospin/internal/ext"
+	_ "isospin/internal/ext/all"
+	"isospin/internal/feed"
+	"isospin/internal/identity"
+	"isospin/internal/rest"
+	"isospin/internal/store"
+)
+
+// Options of New.
+type Options struct {
+	Config  *config.Config        // required
+	Logger  *slog.Logger          // required
+	Metrics prometheus.Registerer // optional
+}
+
+// Server is an API server that is ready to run.
+type Server struct {
+	config *config.Config
+	log    *slog.Logger
+	Store  *store.Store
+	Core   *core.Core
+	Hub    *feed.Hub
+	feed   *feed.Server
+	edge   *rest.Server
+
+	api, agents net.Listener
+}
+
+var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
+	"Seconds for which the history of changes is kept; what a slow consumer misses beyond it, it reads anew.", config.Min(60))
+
+// New opens the database, brings its schema up to date, reads what the feed
+// keeps and listens. Close or Run ends what it has opened.
+func New(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{config: o.Config, log: o.Logger}
+	ok := false
+	defer func() {
+		if !ok {
+			s.close()
+		}
+	}()
+	authenticator, err := authenticator(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	segments, err := segment.Load(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	mechanisms, err := mech.Load(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := paginationLimit(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	if s.Store, err = store.Open(ctx, store.Options{Connection: config.DatabaseConnection.Of(o.Config), Logger: o.Logger}); err != nil {
+		return nil, err
+	}
+	modules, err := ext.Modules()
+	if err != nil {
+		return nil, err
+	}
+	schemas := core.Schemas()
+	for _, m := range modules {
+		schemas = append(schemas, m.Schemas...)
+	}
+	if err := s.Store.Upgrade(ctx, schemas...); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	s.Core = core.New(core.Options{Config: o.Config, Store: s.Store, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})
+	s.Hub = feed.New(feed.Options{Store: s.Store, Logger: o.Logger})
+	s.Hub.ProjectCore(feed.Services{Networks: s.Core.Networks, Subnets: s.Core.Subnets, Ports: s.Core.Ports, Agents: s.Core.Agents})
+	s.feed = feed.NewServer(feed.ServerOptions{Hub: s.Hub, Store: s.Store, Agents: s.Core.Agents, Logger: o.Logger})
+	s.feed.OnApplied(message.Kind_KIND_PORT, reportPort(s.Core.Ports))
+	for _, m := range modules {
+		if err := m.Install(s.Core, s.Hub); err != nil {
+			return nil, fmt.Errorf("extension family %s: %w", m.Name, err)
+		}
+		if m.Reports != nil {
+			m.Reports(s.feed)
+		}
+	}
+	if err := s.Core.Seal(); err != nil {
+		return nil, err
+	}
+	if err := s.Hub.Start(ctx); err != nil {
+		return nil, err
+	}
+	s.edge = rest.NewServer(rest.New(rest.Options{
+		Registry: s.Core.Registry, Authenticator: authenticator, Logger: o.Logger, Metrics: o.Metrics,
+		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed},
+	}), o.Logger)
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	ok = true
+	return s, nil
+}
+
+func authenticator(c *config.Config) (identity.Authenticator, error) {
+	switch strategy := config.AuthStrategy.Of(c); strategy {
+	case "noauth":
+		return identity.NoAuth{}, nil
+	default:
+		return nil, fmt.Errorf("[DEFAULT] auth_strategy: %s is not in this release; set auth_strategy = noauth and let nothing but trusted callers reach bind_host", strategy)
+	}
+}
+
+func paginationLimit(c *config.Config) (int, error) {
+	text := config.PaginationMaxLimit.Of(c)
+	if text == "infinite" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, fmt.Errorf("[DEFAULT] pagination_max_limit: %q is neither a number nor \"infinite\"", text)
+	}
+	return max(n, 0), nil
+}
+
+func reportPort(ports *port.Service) func(context.Context, *store.Tx, string, *message.Applied) error {
+	statuses := map[message.State]string{
+		message.State_STATE_ACTIVE: port.StatusActive, message.State_STATE_DOWN: port.StatusDown, message.State_STATE_ERROR: port.StatusError,
+	}
+	return func(ctx context.Context, tx *store.Tx, host string, a *message.Applied) error {
+		status, ok := statuses[a.State]
+		if !ok {
+			return nil
+		}
+		return ports.Report(ctx, tx, host, port.Applied{ID: a.Id, Generation: a.Revision, AgentType: a.AgentType, Status: status})
+	}
+}
+
+// listen opens the API's and the agents' sockets.
+func (s *Server) listen() error {
+	address := net.JoinHostPort(config.BindHost.Of(s.config), strconv.Itoa(config.BindPort.Of(s.config)))
+	var err error
+	if s.api, err = net.Listen("tcp", address); err != nil {
+		return fmt.Errorf("[DEFAULT] bind_host, bind_port: %w", err)
+	}
+	if !loopback(s.api.Addr()) {
+		s.log.Warn("the API is reachable from other machines, and auth_strategy = noauth makes every caller an administrator", "address", address)
+	}
+	s.agents, err = s.listenFeed(config.FeedListen.Of(s.config))
+	return err
+}
+
+func loopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return !ok || t.IP.IsLoopback()
+}
+
+// listenUnix replaces the socket of a server that is gone, never one that answers.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("[isospin] feed_listen: another server answers on %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("[isospin] feed_listen: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("[isospin] feed_listen: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("[isospin] feed_listen: %w", err)
+	}
+	// Whoever may write to the socket may speak for any host.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("[isospin] feed_listen: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Addresses of the API and of the agents' feed.
+func (s *Server) Addresses() (api, agents net.Addr) { return s.api.Addr(), s.agents.Addr() }
+
+// Run serves until ctx ends, then lets requests under way finish. It closes everything.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	running.Go(func() { s.Hub.Run(ctx) })
+	running.Go(func() { s.trim(ctx) })
+	running.Go(func() {
+		if err := s.serveFeed(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	err := s.edge.Serve(ctx, s.api)
+	cancel(err)
+	running.Wait()
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
+}
+
+// trim drops events that are older than they are kept for.
+func (s *Server) trim(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		before := time.Now().Add(-time.Duration(eventRetention.Of(s.config)) * time.Second).UnixMilli()
+		err := s.Store.Tx(ctx, func(tx *store.Tx) error {
+			_, err := tx.TrimEvents(before)
+			return err
+		})
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("old events cannot be dropped", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) close() {
+	for _, l := range []net.Listener{s.api, s.agents} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if s.Store != nil {
+		if err := s.Store.Close(); err != nil {
+			s.log.Error("the database did not close well", "error", err)
+		}
+	}
+}
+
+// isUnix splits "unix:/path" and "unix:///path".
+func isUnix(address string) (string, bool) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	return strings.Replace(path, "//", "", 1), ok
+}
