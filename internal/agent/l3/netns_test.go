@@ -200,10 +200,10 @@ type connection struct {
 	source string // as the other side sees it
 }
 
-func dial(ns, address string) (*connection, error) {
+func dial(ns, address string, timeout time.Duration) (*connection, error) {
 	var c net.Conn
 	err := netns.Do(ns, func() (err error) {
-		c, err = net.DialTimeout("tcp", address, 3*time.Second)
+		c, err = net.DialTimeout("tcp", address, timeout)
 		return err
 	})
 	if err != nil {
@@ -232,7 +232,11 @@ func (c *connection) echo() error {
 // reach connects and wants the other side to see source; "" is no connection.
 func (w *world) reach(ns, address, source string) {
 	w.t.Helper()
-	c, err := dial(ns, address)
+	timeout := 5 * time.Second
+	if source == "" {
+		timeout = 700 * time.Millisecond
+	}
+	c, err := dial(ns, address, timeout)
 	if err != nil {
 		if source != "" {
 			w.t.Errorf("%s to %s: %v", ns, address, err)
@@ -247,7 +251,7 @@ func (w *world) reach(ns, address, source string) {
 
 func (w *world) keep(ns, address string) *connection {
 	w.t.Helper()
-	c, err := dial(ns, address)
+	c, err := dial(ns, address, 5*time.Second)
 	if err != nil {
 		w.t.Fatalf("%s to %s: %v", ns, address, err)
 	}

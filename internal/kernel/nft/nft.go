@@ -88,7 +88,9 @@ func (t *Table) Replace(ctx context.Context, objects Objects, known Fingerprint)
 	objects.fill(tx)
 	tx.Add(&knftables.Chain{Name: name})
 	if err := t.nft.Run(ctx, tx); err != nil {
-		return "", false, fmt.Errorf("replace nftables table %s: %w", TableName, err)
+		// nft repeats each command that it did not come to; the first line says why.
+		reason, _, _ := strings.Cut(err.Error(), "\n^")
+		return "", false, fmt.Errorf("replace nftables table %s: %s", TableName, strings.ReplaceAll(reason, "\n", ": "))
 	}
 	if listing, err = list(ctx); err != nil {
 		return "", true, err
