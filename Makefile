@@ -1,0 +1,45 @@
+# make run    a cloud on this machine
+# make test   everything that is checked
+# make bench  benchmarks
+
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null)
+ldflags := $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
+
+.PHONY: build run test bench verify fmt setup clean
+
+# The stamp comes from here, so that a build needs no repository.
+build:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(ldflags)' -o bin/isospin ./cmd/isospin
+
+run: setup build
+	bin/isospin up
+
+test: setup verify
+	go test ./...
+
+bench: setup
+	go test -run '^$$' -bench . -benchmem ./...
+
+# Form, common mistakes, and which package may import which.
+verify: bin/staticcheck
+	@bad=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)) && if [ -n "$$bad" ]; then \
+		echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	bin/staticcheck ./...
+	go test ./test/architecture
+
+# A module of its own keeps its dependencies out of ours.
+bin/staticcheck: tools/go.mod tools/go.sum
+	go -C tools build -buildvcs=false -o ../$@ honnef.co/go/tools/cmd/staticcheck
+	@touch $@
+
+fmt:
+	gofmt -w $$(go list -f '{{.Dir}}' ./...)
+
+setup:
+	@packaging/setup.sh
+
+clean:
+	rm -rf bin
