@@ -50,13 +50,16 @@ func NewLogger(o LogOptions) *slog.Logger {
 
 // Build says which build this process is.
 type Build struct {
-	// Version is the module's, "(devel)" for a build from a checkout without a tag.
+	// Version is the Makefile's stamp, else the module's, "(devel)" for a plain build.
 	Version string
 	// Revision is the commit, with "+dirty" if the checkout had changes; may be empty.
 	Revision string
 	// Go is the toolchain and the platform: "go1.26.8 linux/amd64".
 	Go string
 }
+
+// stamp is the version that the Makefile has the linker write here.
+var stamp string
 
 // ReadBuild reads what the toolchain wrote into the binary.
 func ReadBuild() Build {
@@ -65,7 +68,10 @@ func ReadBuild() Build {
 	if !ok {
 		return b
 	}
-	if info.Main.Version != "" {
+	switch {
+	case stamp != "":
+		b.Version = stamp
+	case info.Main.Version != "":
 		b.Version = info.Main.Version
 	}
 	modified := false
