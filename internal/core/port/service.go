@@ -273,7 +273,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 	if err != nil {
 		return err
 	}
-	p.Status, p.VIFType = StatusDown, VIFUnbound
+	p.Status, p.VIFType, p.VIFDetails = StatusDown, VIFUnbound, json.RawMessage("{}")
 	p.FixedIPs, p.Generation = nil, 1
 	if p.DeviceOwner == OwnerFloatingIP {
 		p.Status = StatusNone

@@ -6,6 +6,7 @@
 package securitygroup
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -180,4 +181,17 @@ func normalize(prefix string) (netip.Prefix, bool) {
 		return netip.PrefixFrom(a, a.BitLen()), true
 	}
 	return netip.Prefix{}, false
+}
+
+// MarshalJSON is the rule as it stands inside of its group: with both names of its project.
+func (r *Rule) MarshalJSON() ([]byte, error) {
+	type plain Rule
+	c := *r
+	if c.Tags == nil {
+		c.Tags = []string{}
+	}
+	return json.Marshal(struct {
+		*plain
+		Project string `json:"project_id"`
+	}{(*plain)(&c), c.ProjectID})
 }
