@@ -117,8 +117,8 @@ func TestRefused(t *testing.T) {
 	for i := range 20 {
 		set.Put(fmt.Sprint("good", i), []openflow.Flow{{Table: 1, Priority: uint16(i), Match: "ip", Actions: "output:1"}})
 	}
-	set.Put("x", []openflow.Flow{{Table: 1, Priority: 99, Match: "udp", Actions: "nonsense:1"}})             // ovs-ofctl says no
-	set.Put("y", []openflow.Flow{{Table: 1, Priority: 98, Match: "udp", Actions: "group:4711"}})             // the switch says no
+	set.Put("x", []openflow.Flow{{Table: 1, Priority: 99, Match: "udp", Actions: "nonsense:1"}})              // ovs-ofctl says no
+	set.Put("y", []openflow.Flow{{Table: 1, Priority: 98, Match: "udp", Actions: "group:4711"}})              // the switch says no
 	set.Put("z", []openflow.Flow{{Table: 1, Priority: 97, Match: "udp,nw_source=10.0.0.3", Actions: "drop"}}) // ovs-ofctl says no
 	c := apply(t, b, set)
 	check(t, "with refused ones", c, 20, 1, 3)
