@@ -32,6 +32,9 @@ const (
 	routerTime = 30 * time.Second
 )
 
+// Owner marks the feature's ports in Open vSwitch.
+const Owner = "l3"
+
 // Plugger puts ports into namespaces; *plug.Plugger is one.
 type Plugger interface {
 	Plug(context.Context, plug.Device) error
@@ -41,7 +44,8 @@ type Plugger interface {
 
 // Options are what New needs.
 type Options struct {
-	Plugger          Plugger      // required by Start
+	// Connect is called by Start and returns what plugs the routers' ports. // required
+	Connect          func() (Plugger, error)
 	StateDir         string       // required; an existing directory
 	Logger           *slog.Logger // optional
 	AvailabilityZone string       // optional; "nova"
@@ -83,7 +87,7 @@ func New(o Options) *Feature {
 		o.AvailabilityZone = "nova"
 	}
 	return &Feature{
-		options: o, logger: o.Logger, plugger: o.Plugger, adminUp: true,
+		options: o, logger: o.Logger, adminUp: true,
 		routers: map[string]*router{}, doomed: map[string]struct{}{},
 		backoff: reconcile.Backoff[string]{First: time.Second, Longest: time.Minute},
 	}
@@ -91,8 +95,9 @@ func New(o Options) *Feature {
 
 // Start implements runtime.Feature.
 func (f *Feature) Start(ctx context.Context, wake func()) error {
-	if f.plugger == nil {
-		return errors.New("l3: no plugger")
+	plugger, err := f.options.Connect()
+	if err != nil {
+		return fmt.Errorf("l3: %w", err)
 	}
 	table, err := nft.Open()
 	if err != nil {
@@ -102,7 +107,7 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 	if err != nil {
 		return fmt.Errorf("l3: %w", err)
 	}
-	f.table, f.record, f.wake = table, record, wake
+	f.plugger, f.table, f.record, f.wake = plugger, table, record, wake
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return nil
 }
