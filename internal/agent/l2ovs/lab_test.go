@@ -45,6 +45,7 @@ func newHost(t *testing.T, l *ovstest.Lab, u *ovstest.Underlay, name, address st
 		change(&h.o)
 	}
 	h.start()
+	h.all() // makes the bridges
 	t.Cleanup(func() {
 		h.stop()
 		if t.Failed() {

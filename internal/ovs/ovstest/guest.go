@@ -18,17 +18,27 @@ import (
 func In(netns string, f func() error) error {
 	result := make(chan error)
 	go func() {
-		// The thread is not unlocked: it ends with the goroutine, since nothing else may run in this namespace.
 		runtime.LockOSThread()
-		file, err := os.Open("/run/netns/" + netns)
-		if err == nil {
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-			_ = file.Close()
-		}
-		if err == nil {
+		result <- func() error {
+			home, err := os.Open("/proc/thread-self/ns/net")
+			if err != nil {
+				return err
+			}
+			defer home.Close()
+			there, err := os.Open("/run/netns/" + netns)
+			if err != nil {
+				return err
+			}
+			defer there.Close()
+			if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+				return err
+			}
 			err = f()
-		}
-		result <- err
+			if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread() // else the thread ends with the goroutine: nothing may run in this namespace unawares
+			}
+			return err
+		}()
 	}()
 	return <-result
 }

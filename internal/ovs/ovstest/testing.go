@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,9 @@ func NewLab(t testing.TB) *Lab {
 		for _, name := range l.names {
 			pids, _ := Run(ctx, "ip", "netns", "pids", name)
 			for _, pid := range strings.Fields(pids) {
+				if pid == strconv.Itoa(os.Getpid()) {
+					continue // a thread of ours is there
+				}
 				_ = exec.CommandContext(ctx, "kill", "-9", pid).Run()
 			}
 			_, _ = Run(ctx, "ip", "netns", "del", name)
