@@ -54,25 +54,19 @@ func Create(name string) (created bool, err error) {
 	}
 	f.Close()
 
-	// The thread is in the new namespace for good: it stays locked and ends
-	// with its goroutine.
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("unshare: %w", err)
-			}
-			if err := loopbackUp(); err != nil {
-				return fmt.Errorf("loopback up: %w", err)
-			}
-			if err := unix.Mount("/proc/thread-self/ns/net", file, "none", unix.MS_BIND, ""); err != nil {
-				return fmt.Errorf("bind mount: %w", err)
-			}
-			return nil
-		}()
-	}()
-	if err := <-done; err != nil {
+	err = visit(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("loopback up: %w", err)
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", file, "none", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind mount: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
 		os.Remove(file)
 		return false, fmt.Errorf("create network namespace %s: %w", name, err)
 	}
@@ -215,10 +209,19 @@ func Do(name string, fn func() error) error {
 		return err
 	}
 	defer target.Close()
-	return doFile(target, name, fn)
+	return visit(func() error {
+		if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", name, err)
+		}
+		return fn()
+	})
 }
 
-func doFile(target *os.File, name string, fn func() error) error {
+// visit runs fn, which may change the network namespace of its thread, and
+// takes the thread back. Letting the thread end instead would do for most of
+// them, but the first one never ends, and /proc shows its namespace as that of
+// the whole process.
+func visit(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// Sent also if fn ends its goroutine (testing's FailNow does).
@@ -233,11 +236,6 @@ func doFile(target *os.File, name string, fn func() error) error {
 			return
 		}
 		defer home.Close()
-		if e := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); e != nil {
-			runtime.UnlockOSThread()
-			err = fmt.Errorf("enter network namespace %s: %w", name, e)
-			return
-		}
 		defer func() {
 			if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 				runtime.UnlockOSThread()

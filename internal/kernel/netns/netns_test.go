@@ -3,6 +3,7 @@ package netns_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -93,6 +94,17 @@ func TestDoRunsInsideAndComesBack(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// Also the thread that /proc shows for the process.
+	for i := range 50 {
+		name := fmt.Sprintf("n%d", i)
+		if _, err := netns.Create(name); err != nil {
+			t.Fatal(err)
+		}
+		netns.Delete(name)
+		if p, _ := os.Readlink("/proc/self/ns/net"); p != home {
+			t.Fatal("the process is elsewhere")
+		}
+	}
 	want := errors.New("mine")
 	if err := netns.Do("in", func() error { return want }); err != want {
 		t.Errorf("error was changed: %v", err)
