@@ -70,7 +70,7 @@ func TestReachability(t *testing.T) {
 			t.Errorf("%s reaches %s", g.from.Netns, g.to)
 		}
 	}
-	_ = l
+
 }
 
 // Rules take effect while connections last: what they allow passes, what they

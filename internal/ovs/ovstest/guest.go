@@ -59,7 +59,9 @@ func (l *Lab) Guest(s *Switch, bridge, name, portID, mac string, addresses ...st
 	l.t.Helper()
 	g := &Guest{lab: l, Netns: l.Namespace(name), MAC: mac, Port: "tap-" + name}
 	l.Veth(s.Netns, g.Port, g.Netns, "eth0")
-	l.Run("ip", "-n", g.Netns, "link", "set", "eth0", "address", mac, "mtu", "1450")
+	// Down and up, for the link-local address of this MAC.
+	l.Run("ip", "-n", g.Netns, "link", "set", "eth0", "down", "address", mac, "mtu", "1450")
+	l.Run("ip", "-n", g.Netns, "link", "set", "eth0", "up")
 	for _, a := range addresses {
 		l.Run("ip", "-n", g.Netns, "addr", "add", a, "dev", "eth0", "nodad")
 	}
