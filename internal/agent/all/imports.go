@@ -1,3 +1,7 @@
 // Package all links every feature of an agent into the binary. It is the only
 // list of them.
 package all
+
+import (
+	_ "isospin/internal/agent/l3"
+)
