@@ -43,6 +43,7 @@ func TestOnOpenVSwitch(t *testing.T) {
 	w := &world{t: t}
 	for name, address := range map[string]string{"a1": "10.0.1.5/24", "b1": "10.0.2.5/24", "ext": "203.0.113.1/24"} {
 		netnstest.New(t, name)
+		t.Cleanup(func() { netnstest.Try("", "ip link del v-"+name) })
 		for _, line := range []string{
 			"ip link add v-" + name + " type veth peer name eth0 netns " + name,
 			"ip link set v-" + name + " up",
