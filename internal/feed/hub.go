@@ -64,15 +64,37 @@ type Hub struct {
 	admin       func(c *Copy, host string) map[string]bool
 	// reached wakes those who wait for a sequence number.
 	reached chan struct{}
+	applied map[feed.Kind]AppliedFunc
 }
+
+// AppliedFunc takes a host's report on one object, in a transaction of the
+// whole message. It is idempotent and ignores what is late or about nothing.
+type AppliedFunc func(ctx context.Context, tx *store.Tx, host string, a *feed.Applied) error
 
 // New returns a hub that keeps nothing yet.
 func New(o Options) *Hub {
-	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{})}
+	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}}
 }
 
 // Project adds a projection. All of them are added before Start.
 func (h *Hub) Project(p Projection) { h.projections = append(h.projections, p) }
+
+// OnApplied takes hosts' reports on a kind of object; set before Start.
+func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
+
+// Report stores what a host did with objects.
+func (h *Hub) Report(ctx context.Context, host string, applied []*feed.Applied) error {
+	return h.store.Tx(ctx, func(tx *store.Tx) error {
+		for _, a := range applied {
+			if f := h.applied[a.Kind]; f != nil {
+				if err := f(ctx, tx, host, a); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
 
 // view is what the hub knows of one attached host.
 type view struct {
@@ -234,6 +256,23 @@ func (h *Hub) Sequence() int64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.sequence
+}
+
+// Reached waits until the hub has applied the event of that sequence number.
+func (h *Hub) Reached(ctx context.Context, sequence int64) error {
+	for {
+		h.mu.RLock()
+		done, more := h.sequence >= sequence, h.reached
+		h.mu.RUnlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Attached returns the hosts that have a stream now.

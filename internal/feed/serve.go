@@ -23,8 +23,6 @@ type Server struct {
 	store  *store.Store
 	agents *agent.Service
 	log    *slog.Logger
-	// applied take reports on objects of a kind, in one transaction for each message.
-	applied map[feed.Kind]func(ctx context.Context, tx *store.Tx, host string, a *feed.Applied) error
 }
 
 // ServerOptions of NewServer.
@@ -37,14 +35,11 @@ type ServerOptions struct {
 
 // NewServer returns the service of the agents' streams.
 func NewServer(o ServerOptions) *Server {
-	return &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger,
-		applied: map[feed.Kind]func(context.Context, *store.Tx, string, *feed.Applied) error{}}
+	return &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger}
 }
 
-// OnApplied takes hosts' reports on a kind of object.
-func (s *Server) OnApplied(kind feed.Kind, f func(ctx context.Context, tx *store.Tx, host string, a *feed.Applied) error) {
-	s.applied[kind] = f
-}
+// OnApplied is the hub's.
+func (s *Server) OnApplied(kind feed.Kind, f AppliedFunc) { s.hub.OnApplied(kind, f) }
 
 // Handler returns the path and handler of the service.
 func (s *Server) Handler() (string, http.Handler) { return feedconnect.NewFeedHandler(s) }
@@ -121,16 +116,7 @@ func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiS
 		}
 		switch body := m.Body.(type) {
 		case *feed.AgentMessage_Report:
-			err = s.store.Tx(ctx, func(tx *store.Tx) error {
-				for _, a := range body.Report.Applied {
-					if f := s.applied[a.Kind]; f != nil {
-						if err := f(ctx, tx, host, a); err != nil {
-							return err
-						}
-					}
-				}
-				return nil
-			})
+			err = s.hub.Report(ctx, host, body.Report.Applied)
 		case *feed.AgentMessage_Heartbeat:
 			err = s.store.Tx(ctx, func(tx *store.Tx) error { return s.agents.Beat(tx, host) })
 			if err == nil && len(body.Heartbeat.Functions) > 0 {
