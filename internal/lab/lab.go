@@ -221,9 +221,9 @@ func (l *Lab) startServer(listen string) error {
 		"DEFAULT":  {"bind_host": address, "bind_port": port, "auth_strategy": "noauth"},
 		"database": {"connection": "sqlite:///" + filepath.Join(l.DataDir, "isospin.sqlite")},
 		"ml2": {
-			"type_drivers":         "local,flat,vlan,vxlan,gre,geneve",
-			"tenant_network_types": "vxlan",
-			"mechanism_drivers":    "openvswitch",
+			"type_drivers":          "local,flat,vlan,vxlan,gre,geneve",
+			"project_network_types": "vxlan",
+			"mechanism_drivers":     "openvswitch",
 		},
 		"ml2_type_flat":  {"flat_networks": "public"},
 		"ml2_type_vxlan": {"vni_ranges": "1:16000"},
