@@ -121,7 +121,8 @@ func (e *endpoint) close() {
 }
 
 // serve answers until the endpoint is closed, and returns nil then. Any other
-// end is an error: the device went away.
+// end is an error: the device is down or gone, which the socket cannot tell
+// apart, and which the next Plug repairs in either case.
 func (e *endpoint) serve(answer func(from macAddress, d datagram) *reply, sent func(error)) error {
 	buffer := make([]byte, maxMessage)
 	for {
@@ -129,8 +130,6 @@ func (e *endpoint) serve(answer func(from macAddress, d datagram) *reply, sent f
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		case errors.Is(err, unix.ENETDOWN): // told once; it may come up again
-			continue
 		case err != nil:
 			return err
 		}
