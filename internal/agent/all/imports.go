@@ -3,5 +3,7 @@
 package all
 
 import (
+	_ "isospin/internal/agent/dhcp"
+	_ "isospin/internal/agent/l2ovs"
 	_ "isospin/internal/agent/l3"
 )
