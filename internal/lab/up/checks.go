@@ -232,7 +232,7 @@ func (c *cloud) ruleOpens(ctx context.Context) (string, error) {
 	if err := retry(soon, func(ctx context.Context) error {
 		// A packet that was dropped is sent again after a second only: a new
 		// connection instead.
-		once, cancel := context.WithTimeout(ctx, 40*time.Millisecond)
+		once, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 		defer cancel()
 		conn, err := c.vm[1].Dial(once, "tcp", service(c.vm[0].address))
 		if err == nil {
