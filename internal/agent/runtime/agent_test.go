@@ -331,7 +331,7 @@ func TestStartsFromDiskWithoutServer(t *testing.T) {
 }
 
 func TestStateFileThatCannotBeUsedIsReportedAndIgnored(t *testing.T) {
-	good, err := encodeState(&feed.Hello{Host: "host-1"}, messages(&State{Ports: map[string]*feed.Port{"p": {Id: "p"}}}, nil, 10))
+	good, err := encodeState(&feed.Hello{Host: "host-1"}, messages(&State{Ports: map[string]*feed.Port{"p": {Id: "p", Name: "front"}}}, nil, 10))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestStateFileThatCannotBeUsedIsReportedAndIgnored(t *testing.T) {
 		t.Fatalf("the file is good: %v, %v", list, err)
 	}
 	flipped := bytes.Clone(good)
-	flipped[len(stateFileFormat)+10] ^= 1
+	flipped[bytes.Index(good, []byte("front"))] ^= 1 // still a message, of a port that nobody made
 	other, _ := encodeState(&feed.Hello{Host: "host-2"}, messages(&State{}, nil, 10))
 	unfinished, _ := encodeState(&feed.Hello{Host: "host-1"}, nil)
 	for name, data := range map[string][]byte{
