@@ -37,6 +37,8 @@ type Pinger struct {
 // PingResult is what a Pinger counted.
 type PingResult struct {
 	Sent, Received int
+	// LostAt is when the requests were sent that were not answered.
+	LostAt []time.Time
 	// LongestGap is the longest time between two requests in a row that were
 	// answered, beyond which all between went unanswered.
 	LongestGap time.Duration
@@ -142,6 +144,7 @@ wait:
 	last := -1
 	for i, trip := range p.trip {
 		if trip == 0 {
+			r.LostAt = append(r.LostAt, p.at[i])
 			continue
 		}
 		trips = append(trips, trip)

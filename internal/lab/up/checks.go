@@ -427,12 +427,15 @@ func (c *cloud) killAgent(ctx context.Context, host *lab.Host) (string, error) {
 		{"to the floating IP", c.lab.Outside(), floating},
 	}
 	running := make([]*lab.Pinger, 0, len(pings))
+	var killed, started time.Time
 	results := func() (sent int, err error) {
 		for i, p := range running {
 			r := p.Stop()
 			sent += r.Sent
 			if r.Lost() > 0 {
-				err = errors.Join(err, fmt.Errorf("%s: %s, longest gap %v", pings[i].name, r, r.LongestGap.Round(time.Millisecond)))
+				err = errors.Join(err, fmt.Errorf("%s: %s, the first %v after the kill, longest gap %v; the agent was started %v after the kill",
+					pings[i].name, r, r.LostAt[0].Sub(killed).Round(time.Millisecond), r.LongestGap.Round(time.Millisecond),
+					started.Sub(killed).Round(time.Millisecond)))
 			}
 		}
 		return sent, err
@@ -445,17 +448,18 @@ func (c *cloud) killAgent(ctx context.Context, host *lab.Host) (string, error) {
 		}
 		running = append(running, pinger)
 	}
-	down, failed := c.restartAgent(ctx, host)
+	var working time.Time
+	killed, started, working, err = c.restartAgent(ctx, host)
 	sent, lost := results()
-	if err := errors.Join(failed, lost); err != nil {
+	if err := errors.Join(err, lost); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d pings, agent back at work after %s", sent, seconds(down)), nil
+	return fmt.Sprintf("%d pings, agent back at work %s after its start", sent, seconds(working.Sub(started))), nil
 }
 
-// restartAgent returns the time from the agent's death until an instance that
-// was booted afterwards had its lease.
-func (c *cloud) restartAgent(ctx context.Context, host *lab.Host) (time.Duration, error) {
+// restartAgent returns when the agent was killed, when it was started again,
+// and when an instance that was booted afterwards had its lease.
+func (c *cloud) restartAgent(ctx context.Context, host *lab.Host) (killed, started, working time.Time, err error) {
 	// Some pings before, some without an agent.
 	pause := func() error {
 		select {
@@ -465,24 +469,25 @@ func (c *cloud) restartAgent(ctx context.Context, host *lab.Host) (time.Duration
 			return ctx.Err()
 		}
 	}
-	if err := pause(); err != nil {
-		return 0, err
+	if err = pause(); err != nil {
+		return
 	}
-	before := time.Now()
-	if err := host.KillAgent(); err != nil {
-		return 0, err
+	killed = time.Now()
+	if err = host.KillAgent(); err != nil {
+		return
 	}
-	if err := pause(); err != nil {
-		return 0, err
+	if err = pause(); err != nil {
+		return
 	}
-	if err := host.StartAgent(); err != nil {
-		return 0, err
+	started = time.Now()
+	if err = host.StartAgent(); err != nil {
+		return
 	}
 	vm, err := c.launch(ctx, "late", host, neutron.Port{NetworkID: c.private.ID, SecurityGroups: &[]string{c.web.ID}})
 	if err == nil {
 		_, err = vm.AcquireLease(ctx)
 	}
-	took := time.Since(before)
+	working = time.Now()
 	if err == nil {
 		err = vm.Reach(ctx, c.vm[2].address)
 	}
@@ -492,7 +497,7 @@ func (c *cloud) restartAgent(ctx context.Context, host *lab.Host) (time.Duration
 	if vm != nil {
 		err = errors.Join(err, c.terminate(ctx, vm))
 	}
-	return took, err
+	return killed, started, working, err
 }
 
 func service(a netip.Addr) string {
