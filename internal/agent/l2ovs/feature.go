@@ -39,13 +39,21 @@ type Options struct {
 	RunDir            string            // optional: of Open vSwitch, with the bridges' management sockets; else the folder of Connection's socket, or /var/run/openvswitch
 	IntegrationBridge string            // optional: "br-int"
 	TunnelBridge      string            // optional: "br-tun"
+	PatchTun          string            // optional: "patch-tun", port of the integration bridge
+	PatchInt          string            // optional: "patch-int", port of the tunnel bridge
 	BridgeMappings    map[string]string // optional: bridge by physical network
 	LocalIP           string            // optional: tunnel endpoint of this host; without it there are no tunnels
 	TunnelTypes       []string          // optional: of "vxlan", "gre", "geneve"
-	VXLANPort         int               // optional: UDP port, if not 4789
+	Outer             Outer             // optional: of tunnels' outer packets
 	DatapathType      string            // optional: "system" or "netdev", of bridges that we make
+	Unfiltered        bool              // optional: no port is filtered, neither by security groups nor against spoofing
+	Ethertypes        []uint16          // optional: what filtered ports may send and receive besides IP and ARP, with their own MAC
 	AvailabilityZone  string            // optional
 	Logger            *slog.Logger      // optional
+	// Configurations are added to those that the agents API shows.
+	Configurations map[string]any // optional
+	// Connect returns the connection to OVSDB, which somebody else closes.
+	Connect func() (*vswitch.Client, error) // optional: one of the feature's own
 	// OFCtl is the program that speaks OpenFlow.
 	OFCtl string // optional: "ovs-ofctl"
 	// Timeout of each step that Open vSwitch takes.
@@ -63,6 +71,7 @@ type Feature struct {
 	wake func()
 
 	vs       *vswitch.Client
+	own      bool // vs is ours to close
 	bridges  map[string]*openflow.Bridge
 	physical map[string]*openflow.Set // flows of physical bridges, by bridge
 	planner  *planner
@@ -86,6 +95,12 @@ func New(o Options) (*Feature, error) {
 	}
 	if o.TunnelBridge == "" {
 		o.TunnelBridge = "br-tun"
+	}
+	if o.PatchTun == "" {
+		o.PatchTun = "patch-tun"
+	}
+	if o.PatchInt == "" {
+		o.PatchInt = "patch-int"
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 15 * time.Second
@@ -148,9 +163,9 @@ func (f *Feature) Function() *feed.Function {
 		kinds = []string{}
 	}
 	empty := struct{}{}
-	configurations, err := json.Marshal(map[string]any{
+	all := map[string]any{
 		"bridge_mappings": mappings, "integration_bridge": f.o.IntegrationBridge,
-		"tunnel_types": kinds, "tunneling_ip": f.o.LocalIP, "tunnel_bridge": f.o.TunnelBridge,
+		"tunnel_types": kinds, "tunneling_ip": f.o.LocalIP,
 		"l2_population": true, "arp_responder_enabled": true, "enable_distributed_routing": false, "in_distributed_mode": false,
 		"extensions": []string{}, "datapath_type": datapath,
 		"ovs_capabilities":     map[string]any{"datapath_types": datapaths, "iface_types": interfaces},
@@ -158,7 +173,9 @@ func (f *Feature) Function() *feed.Function {
 		"baremetal_smartnic": false, "resource_provider_bandwidths": empty, "resource_provider_inventory_defaults": empty,
 		"resource_provider_packet_processing_without_direction": empty, "resource_provider_packet_processing_with_direction": empty,
 		"resource_provider_packet_processing_inventory_defaults": empty, "resource_provider_hypervisors": empty,
-	})
+	}
+	maps.Copy(all, f.o.Configurations)
+	configurations, err := json.Marshal(all)
 	if err != nil {
 		f.log.Error("agent configurations", "error", err)
 	}
@@ -171,7 +188,7 @@ func (f *Feature) Function() *feed.Function {
 // Start connects to Open vSwitch; when it is not there yet, Apply tries again.
 func (f *Feature) Start(ctx context.Context, wake func()) error {
 	f.ctx, f.wake = ctx, wake
-	f.planner = newPlanner()
+	f.planner = newPlanner(planOptions{unfiltered: f.o.Unfiltered, ethertypes: f.o.Ethertypes})
 	f.bridges = map[string]*openflow.Bridge{}
 	f.physical = map[string]*openflow.Set{}
 	f.vlans = nil
@@ -184,19 +201,25 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 
 // Stop ends the connections. Bridges, ports and flows stay.
 func (f *Feature) Stop() {
-	if f.vs != nil {
+	if f.vs != nil && f.own {
 		f.vs.Close()
-		f.vs = nil
 	}
+	f.vs = nil
 }
 
 func (f *Feature) connect() error {
 	if f.vs != nil {
 		return nil
 	}
-	vs, err := vswitch.Dial(f.ctx, vswitch.Options{
-		Connection: f.o.Connection, Logger: f.log, DatapathType: f.o.DatapathType, ConnectTimeout: f.o.Timeout,
-	})
+	connect := f.o.Connect
+	if f.own = connect == nil; f.own {
+		connect = func() (*vswitch.Client, error) {
+			return vswitch.Dial(f.ctx, vswitch.Options{
+				Connection: f.o.Connection, Logger: f.log, DatapathType: f.o.DatapathType, ConnectTimeout: f.o.Timeout,
+			})
+		}
+	}
+	vs, err := connect()
 	if err != nil {
 		return err
 	}
@@ -297,7 +320,7 @@ func (f *Feature) prepare(parent context.Context) (*facts, error) {
 	ctx, cancel := context.WithTimeout(parent, f.o.Timeout)
 	defer cancel()
 	protocols := []string{"OpenFlow10", "OpenFlow13", "OpenFlow14"}
-	bridge := vswitch.Bridge{Name: f.o.IntegrationBridge, FailMode: "secure", Protocols: protocols}
+	bridge := vswitch.Bridge{Name: f.o.IntegrationBridge, DatapathType: f.o.DatapathType, FailMode: "secure", Protocols: protocols}
 	if err := f.vs.EnsureBridge(ctx, bridge); err != nil {
 		return nil, err
 	}
@@ -309,7 +332,7 @@ func (f *Feature) prepare(parent context.Context) (*facts, error) {
 		if err := f.vs.EnsureBridge(ctx, bridge); err != nil {
 			return nil, err
 		}
-		patches = append(patches, patch{f.o.IntegrationBridge, "patch-tun", "patch-int"}, patch{f.o.TunnelBridge, "patch-int", "patch-tun"})
+		patches = append(patches, patch{f.o.IntegrationBridge, f.o.PatchTun, f.o.PatchInt}, patch{f.o.TunnelBridge, f.o.PatchInt, f.o.PatchTun})
 	}
 	present := map[string]vswitch.BridgeInfo{}
 	for _, b := range f.vs.Bridges() {
@@ -338,8 +361,8 @@ func (f *Feature) prepare(parent context.Context) (*facts, error) {
 		ofports[i.Bridge+"/"+i.Name] = i.OFPort
 	}
 	if len(f.o.TunnelTypes) > 0 {
-		facts.patchTun = ofports[f.o.IntegrationBridge+"/patch-tun"]
-		facts.patchInt = ofports[f.o.TunnelBridge+"/patch-int"]
+		facts.patchTun = ofports[f.o.IntegrationBridge+"/"+f.o.PatchTun]
+		facts.patchInt = ofports[f.o.TunnelBridge+"/"+f.o.PatchInt]
 	}
 	for physnet, name := range f.o.BridgeMappings {
 		b, ok := present[name]
@@ -493,7 +516,7 @@ func (f *Feature) ensureTunnels(parent context.Context, want *runtime.State, fac
 	for t := range f.needed {
 		byName[t.name()] = t
 		ports = append(ports, vswitch.Port{
-			Name: t.name(), Type: t.kind, Options: t.options(f.localIP, f.vxlanPort(t)), ExternalIDs: map[string]string{keyOwner: owner},
+			Name: t.name(), Type: t.kind, Options: t.options(f.localIP, f.o.Outer), ExternalIDs: map[string]string{keyOwner: owner},
 		})
 	}
 	slices.SortFunc(ports, func(a, b vswitch.Port) int { return strings.Compare(a.Name, b.Name) })
@@ -512,13 +535,6 @@ func (f *Feature) ensureTunnels(parent context.Context, want *runtime.State, fac
 		}
 	}
 	return nil
-}
-
-func (f *Feature) vxlanPort(t tunnel) int {
-	if t.kind == "vxlan" && f.o.VXLANPort != 4789 {
-		return f.o.VXLANPort
-	}
-	return 0
 }
 
 // removeTunnels deletes tunnel ports of ours that no network needs any more.

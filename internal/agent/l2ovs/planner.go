@@ -30,6 +30,7 @@ type facts struct {
 // After each plan, integration and tunnels hold all flows wanted, and ports
 // tells what became of each port.
 type planner struct {
+	o           planOptions
 	integration *openflow.Set
 	tunnels     *openflow.Set
 
@@ -46,6 +47,12 @@ type planner struct {
 
 	// broken are the ports whose flows the switch refused, until they change.
 	broken map[string]brokenPort
+}
+
+// planOptions is what the operator has chosen.
+type planOptions struct {
+	unfiltered bool
+	ethertypes []uint16
 }
 
 type baseFacts struct {
@@ -79,8 +86,9 @@ type brokenPort struct {
 	err  string
 }
 
-func newPlanner() *planner {
+func newPlanner(o planOptions) *planner {
 	return &planner{
+		o:           o,
 		integration: openflow.NewSet(), tunnels: openflow.NewSet(),
 		ports: map[string]portStatus{}, local: map[string]*plannedPort{}, networks: map[string]*plannedNetwork{},
 		policies: map[string]*policy{}, numbers: map[uint32]string{}, sets: newSets(),
@@ -94,7 +102,7 @@ func (p *planner) plan(want *runtime.State, f *facts, changes runtime.Changes) {
 	base := baseFacts{known: true, netdev: f.netdev, patchInt: f.patchInt}
 	if p.base != base {
 		p.base = base
-		p.integration.Put("base", baseFlows(f.netdev))
+		p.integration.Put("base", baseFlows(f.netdev, p.o.ethertypes))
 		if f.patchInt != 0 {
 			p.tunnels.Put("base", tunnelBaseFlows(f.patchInt, f.netdev))
 		} else {
@@ -109,7 +117,9 @@ func (p *planner) plan(want *runtime.State, f *facts, changes runtime.Changes) {
 }
 
 // filtered tells whether anti-spoofing and security groups apply.
-func filtered(port *feed.Port) bool { return port.PortSecurityEnabled && !trusted(port) }
+func (p *planner) filtered(port *feed.Port) bool {
+	return port.PortSecurityEnabled && !trusted(port) && !p.o.unfiltered
+}
 
 // ours tells whether a port is one that br-int can hold.
 func ours(port *feed.Port) bool {
@@ -131,7 +141,7 @@ func policyKey(port *feed.Port) string {
 func (p *planner) planPolicies(want *runtime.State, f *facts) {
 	needed := map[string]bool{}
 	for id, port := range want.Ports {
-		if _, plugged := f.ports[id]; plugged && filtered(port) {
+		if _, plugged := f.ports[id]; plugged && p.filtered(port) {
 			needed[policyKey(port)] = true
 		}
 	}
@@ -275,7 +285,7 @@ func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f 
 		delete(p.broken, id)
 	}
 	var pol *policy
-	if filtered(port) {
+	if p.filtered(port) {
 		pol = p.policies[policyKey(port)]
 	}
 	vlan := f.vlans[network.Id]
@@ -286,9 +296,9 @@ func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f 
 			return down(feed.State_STATE_ERROR, err.Error())
 		}
 		n := &plannedPort{port: port, vlan: vlan, ofport: ofport, policy: pol, addressing: a}
-		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: !port.PortSecurityEnabled && !trusted(port), addressing: a}
+		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), addressing: a}
 		p.local[id] = n
-		p.integration.Put("port/"+id, portFlows(n.member))
+		p.integration.Put("port/"+id, portFlows(n.member, p.o.ethertypes))
 	}
 	if pol != nil {
 		if err := errors.Join(pol.err, pol.flaws); err != nil {

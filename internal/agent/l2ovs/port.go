@@ -86,7 +86,7 @@ func (p *localPort) number() uint32 {
 }
 
 // portFlows renders what concerns one port alone.
-func portFlows(p *localPort) flows {
+func portFlows(p *localPort, ethertypes []uint16) flows {
 	var f flows
 	in := fmt.Sprintf("in_port=%d", p.ofport)
 	load := fmt.Sprintf("set_field:%#x->reg6", p.vlan)
@@ -95,6 +95,9 @@ func portFlows(p *localPort) flows {
 		load += fmt.Sprintf(",set_field:%#x->reg7,set_field:%#x->reg11", p.number(), p.number())
 		first = tableSpoof
 		spoofFlows(&f, in, p.addressing)
+		for _, t := range ethertypes {
+			f.add(tableSpoof, 60, fmt.Sprintf("%s,dl_src=%s,dl_type=%#x", in, p.addressing.mac, t), resubmit(tableLearn))
+		}
 	}
 	f.add(tableClassify, 200, in+","+untagged, load+","+resubmit(first))
 

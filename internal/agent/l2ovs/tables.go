@@ -90,9 +90,15 @@ func (f *flows) addf(table uint8, priority uint16, match, actions string, args .
 func resubmit(table int) string { return fmt.Sprintf("resubmit(,%d)", table) }
 
 // baseFlows is what br-int holds for no port and no network. answersND tells
-// whether the datapath can rewrite neighbour solicitations.
-func baseFlows(answersND bool) flows {
+// whether the datapath can rewrite neighbour solicitations; filtered ports may
+// use ethertypes besides IP and ARP.
+func baseFlows(answersND bool, ethertypes []uint16) flows {
 	var f flows
+	for _, t := range ethertypes {
+		match := fmt.Sprintf("dl_type=%#x", t)
+		f.add(tableServices, 50, match, resubmit(tableLookup))
+		f.add(tableIngressBase, 100, match, resubmit(tableDeliver))
+	}
 	f.add(tableClassify, 150, "", "drop") // whatever of lower priority another agent has left behind
 
 	f.add(tableFromUplink, 1, "", resubmit(tableLookup))

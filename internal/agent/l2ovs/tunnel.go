@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"isospin/api/feed"
@@ -29,13 +30,31 @@ func (t tunnel) name() string {
 	return name[:15] // the limit of device names
 }
 
-func (t tunnel) options(local netip.Addr, port int) map[string]string {
+// Outer says how the outer packets of tunnels look. The zero value fragments
+// them where that is needed.
+type Outer struct {
+	VXLANPort    int  // optional: UDP port, if not 4789
+	DontFragment bool // optional
+	Checksum     bool // optional: in the UDP or GRE header
+	DSCP         int  // optional: 1 to 63
+	InheritDSCP  bool // optional: from the inner packet; wins over DSCP
+}
+
+func (t tunnel) options(local netip.Addr, outer Outer) map[string]string {
 	o := map[string]string{
 		"remote_ip": t.remote.String(), "local_ip": local.String(),
-		"in_key": "flow", "out_key": "flow", "df_default": "true", "egress_pkt_mark": "0",
+		"in_key": "flow", "out_key": "flow", "df_default": strconv.FormatBool(outer.DontFragment), "egress_pkt_mark": "0",
 	}
-	if port != 0 && t.kind != "gre" {
-		o["dst_port"] = fmt.Sprint(port)
+	if outer.VXLANPort != 0 && outer.VXLANPort != 4789 && t.kind == "vxlan" {
+		o["dst_port"] = strconv.Itoa(outer.VXLANPort)
+	}
+	if outer.Checksum {
+		o["csum"] = "true"
+	}
+	if outer.InheritDSCP {
+		o["tos"] = "inherit"
+	} else if outer.DSCP != 0 {
+		o["tos"] = strconv.Itoa(outer.DSCP << 2)
 	}
 	return o
 }
