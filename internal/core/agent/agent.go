@@ -104,11 +104,11 @@ const (
 
 func newResource() *resource.Resource {
 	r := &resource.Resource{
-		Name: "agent", Collection: "agents", Path: "agents", Older: true,
+		Name: "agent", Collection: "agents", Path: "agents", Older: true, NoBulk: true,
 		NotFound: "AgentNotFound", NotFoundText: "Agent %s could not be found.",
 	}
 	r.Add(
-		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "id", Flags: visible | filter | sortKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "agent_type", Flags: visible | filter | sortKey, Type: "string"},
 		resource.Attribute{Name: "binary", Flags: visible | filter | sortKey, Type: "string"},
 		resource.Attribute{Name: "topic", Flags: visible | filter | sortKey, Type: "string"},
@@ -148,6 +148,9 @@ func New(o Options) *Service {
 	})
 	s.Collection = collection.New[Agent](collection.Options[Agent]{
 		Store: o.Store, Resource: newResource(), Table: table, Now: o.Now,
+		Create: func(context.Context, *store.Tx, *Agent, *resource.Body) error {
+			return fault.New(fault.Invalid, "BadRequest", "Bad agent request: Agent creation using API is not supported..")
+		},
 		Update: func(ctx context.Context, tx *store.Tx, _, want *Agent, _ *resource.Body) error {
 			return s.Save(ctx, tx, want)
 		},

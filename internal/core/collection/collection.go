@@ -39,8 +39,10 @@ type Options[T any] struct {
 	Table    *store.Table[T]    // required
 
 	// Create makes the object that the body describes: fills in what the
-	// client left open, checks it, and calls Insert. Required unless objects are not made by clients.
+	// client left open, checks it, and calls Insert. Required.
 	Create func(ctx context.Context, tx *store.Tx, o *T, body *resource.Body) error
+	// CheckAll checks the objects of one request together, before the first is created, when set.
+	CheckAll func(ctx context.Context, tx *store.Tx, rows []*T) error
 	// Update brings the stored object old to want, and calls Save. Required with updatable attributes.
 	Update func(ctx context.Context, tx *store.Tx, old, want *T, body *resource.Body) error
 	// Delete checks that the object may go, and calls Remove. Required unless clients cannot delete.
@@ -252,6 +254,11 @@ func (c *Collection[T, P]) create(ctx context.Context, tx *store.Tx, items []*re
 			}
 		}
 	}
+	if c.CheckAll != nil {
+		if err := c.CheckAll(ctx, tx, rows); err != nil {
+			return nil, err
+		}
+	}
 	for i, o := range rows {
 		if err := c.Options.Create(ctx, tx, o, items[i]); err != nil {
 			return nil, err
@@ -262,9 +269,6 @@ func (c *Collection[T, P]) create(ctx context.Context, tx *store.Tx, items []*re
 
 // Create implements resource.Service.
 func (c *Collection[T, P]) Create(ctx context.Context, items []*resource.Body) ([]resource.Object, error) {
-	if c.Options.Create == nil {
-		return nil, fault.BadRequest("%s creation using API is not supported.", c.Resource.Name)
-	}
 	var rows []*T
 	err := c.Store.Tx(ctx, func(tx *store.Tx) (err error) {
 		rows, err = c.create(ctx, tx, items)

@@ -76,7 +76,7 @@ func (c *Collection[T, P]) SetTags(ctx context.Context, id string, change func(h
 		slices.Sort(want)
 		want = slices.Compact(want)
 		if len(want) > MaxTags {
-			return fault.BadRequest("The number of tags exceed the per-resource limit of %d", MaxTags)
+			return fault.New(fault.Invalid, "BadRequest", "Bad %s request: The number of tags exceed the per-resource limit of %d.", c.Resource.Collection, MaxTags)
 		}
 		tags = want
 		if slices.Equal(s.Tags, want) {

@@ -3,8 +3,8 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 
 	"isospin/internal/core/collection"
 	"isospin/internal/core/rbac"
@@ -98,7 +98,7 @@ func New(o Options) *Service {
 		},
 		Columns: map[string]string{"router:external": "external"},
 		Conditions: map[string]func([]any) (string, []any){
-			"shared":                    rbac.SharedCondition("network"),
+			"shared":                    rbac.SharedCondition("network", "t.id"),
 			"provider:network_type":     segmentCondition("network_type"),
 			"provider:physical_network": segmentCondition("physical_network"),
 			"provider:segmentation_id":  segmentCondition("segmentation_id"),
@@ -165,6 +165,7 @@ func fillShared(tx *store.Tx, rows []*Network) error {
 	list, by := ids(rows)
 	return rbac.Targets(tx, "network", rbac.AccessAsShared, list, func(id, target string) {
 		by[id].SharedWith = append(by[id].SharedWith, target)
+		by[id].Shared = by[id].Shared || target == "*"
 	})
 }
 
@@ -185,7 +186,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 	}
 	mtu := n.MTU
 	if err := s.Insert(ctx, tx, n); err != nil {
-		return defaultTaken(err)
+		return defaultTaken(tx, err)
 	}
 	if n.Segments, err = s.allocate(tx, n, requests); err != nil {
 		return err
@@ -209,11 +210,15 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 	return nil
 }
 
-func defaultTaken(err error) error {
-	if store.Duplicate(err, "network", "is_default") {
-		return fault.New(fault.Conflict, "DefaultExternalNetworkExists", "A default external network already exists.")
+func defaultTaken(tx *store.Tx, err error) error {
+	if !store.Duplicate(err, "network", "is_default") {
+		return err
 	}
-	return err
+	var id string
+	if err := tx.Row("SELECT id FROM network WHERE is_default", nil, &id); err != nil {
+		return err
+	}
+	return fault.New(fault.Conflict, "DefaultExternalNetworkExists", "A default external network already exists: %s.", id)
 }
 
 // allocate reserves the segments that were asked for, or one of a tenant type.
@@ -354,7 +359,7 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 				refused = append(refused, name)
 			}
 		}
-		return fault.InvalidInput("Plugin does not support updating the following provider network attributes: %s", fmt.Sprint(refused))
+		return fault.InvalidInput("Plugin does not support updating the following provider network attributes: %s", strings.Join(refused, ", "))
 	}
 	for _, hook := range s.OnWrite {
 		if err := hook(ctx, tx, want); err != nil {
@@ -403,13 +408,16 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 			return err
 		}
 	}
-	return defaultTaken(s.Save(ctx, tx, want))
+	return defaultTaken(tx, s.Save(ctx, tx, want))
 }
 
 // renumber gives the only segment of a VLAN network another VLAN.
 func (s *Service) renumber(tx *store.Tx, n *Network, id int) error {
-	if len(n.Segments) != 1 || n.Segments[0].NetworkType != "vlan" {
-		return fault.InvalidInput("Only VLAN networks with a single segment can change their segmentation ID")
+	if len(n.Segments) != 1 {
+		return fault.InvalidInput("Provider network attributes can be updated only in provider networks with a single segment.")
+	}
+	if n.Segments[0].NetworkType != "vlan" {
+		return fault.InvalidInput("Only VLAN type networks can be updated.")
 	}
 	g := &n.Segments[0]
 	if g.SegmentationID == id {

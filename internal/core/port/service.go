@@ -45,6 +45,8 @@ type Service struct {
 	BeforeCreate []func(ctx context.Context, tx *store.Tx, p *Port, body *resource.Body) error
 	// BeforeUpdate hooks check and complete a change of a port.
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Port, body *resource.Body) error
+	// AfterAddresses hooks check what a client's update made of a port's addresses; old still has the former ones.
+	AfterAddresses []func(ctx context.Context, tx *store.Tx, old, now *Port) error
 	// BeforeDelete hooks run for every deletion of a port.
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, p *Port) error
 	// BeforeClientDelete hooks refuse what clients may not delete directly.
@@ -79,6 +81,7 @@ func New(o Options) *Service {
 	})
 	// Before the subnets' hook: ports go before the subnets they have addresses on.
 	o.Networks.BeforeDelete = append([]func(context.Context, *store.Tx, *network.Network) error{s.deleteOfNetwork}, o.Networks.BeforeDelete...)
+	o.Networks.BeforeUpdate = append(o.Networks.BeforeUpdate, s.checkUnsharing)
 	o.Subnets.AfterCreate = append(o.Subnets.AfterCreate, s.addAutoAddresses)
 	o.Subnets.AfterUpdate = append(o.Subnets.AfterUpdate, func(ctx context.Context, tx *store.Tx, _, n *subnet.Subnet) error {
 		return s.ensureDHCP(ctx, tx, n.NetworkID)
@@ -494,6 +497,11 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Port, bod
 		if err := s.reallocate(tx, old, want, parent, subnets, body); err != nil {
 			return err
 		}
+		for _, hook := range s.AfterAddresses {
+			if err := hook(ctx, tx, old, want); err != nil {
+				return err
+			}
+		}
 	}
 	if body.Has("security_groups") || !slices.Equal(old.SecurityGroups, want.SecurityGroups) {
 		if err := s.storeSecurityGroups(tx, want.ID, old.SecurityGroups, want.SecurityGroups); err != nil {
@@ -565,6 +573,26 @@ func (s *Service) Drop(ctx context.Context, tx *store.Tx, p *Port) error {
 		}
 	}
 	return s.Remove(ctx, tx, p)
+}
+
+// checkUnsharing refuses to take a network away from projects that use it.
+func (s *Service) checkUnsharing(_ context.Context, tx *store.Tx, old, want *network.Network) error {
+	if want.Shared || !slices.Contains(old.SharedWith, "*") {
+		return nil
+	}
+	var used bool
+	err := tx.Query(func(scan func(...any) error) error {
+		var project string
+		err := scan(&project)
+		used = used || project != old.ProjectID && !slices.Contains(old.SharedWith, project)
+		return err
+	}, `SELECT project_id FROM port WHERE network_id = ? AND project_id <> '' AND device_owner NOT IN (?, ?, ?, ?, ?)
+		UNION SELECT project_id FROM subnet WHERE network_id = ?`,
+		old.ID, OwnerDHCP, OwnerDistributed, OwnerAgentGateway, OwnerRouterGateway, OwnerFloatingIP, old.ID)
+	if err == nil && used {
+		err = fault.New(fault.Conflict, "InvalidSharedSetting", "Unable to reconfigure sharing settings for network %s. Multiple projects are using it.", old.Name)
+	}
+	return err
 }
 
 // removable ports go along with their network or subnet.

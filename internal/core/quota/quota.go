@@ -288,7 +288,7 @@ func (s *Service) reset(ctx context.Context, project string) error {
 	return s.store.Tx(ctx, func(tx *store.Tx) error {
 		n, err := tx.Exec("DELETE FROM quota WHERE project_id = ?", project)
 		if err == nil && n == 0 {
-			err = fault.New(fault.NotFound, "TenantQuotaNotFound", "Quota for tenant %s could not be found.", project)
+			err = fault.New(fault.NotFound, "TenantQuotaNotFound", "Quota for project %s could not be found.", project)
 		}
 		return err
 	})

@@ -59,8 +59,9 @@ func Targets(tx *store.Tx, objectType, action string, ids []string, each func(id
 	})
 }
 
-// SharedCondition answers the filter shared=true|false on objects of a type (alias t): open to every project.
-func SharedCondition(objectType string) func([]any) (string, []any) {
+// SharedCondition answers the filter shared=true|false on rows for which
+// column is the id of an object of that type: open to every project.
+func SharedCondition(objectType, column string) func([]any) (string, []any) {
 	return func(values []any) (string, []any) {
 		shared, private := false, false
 		for _, v := range values {
@@ -70,7 +71,7 @@ func SharedCondition(objectType string) func([]any) (string, []any) {
 				private = true
 			}
 		}
-		exists := "EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = ? AND r.object_id = t.id AND r.action = 'access_as_shared' AND r.target_project = '*')"
+		exists := "EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = ? AND r.object_id = " + column + " AND r.action = 'access_as_shared' AND r.target_project = '*')"
 		switch {
 		case shared && private:
 			return "1 = 1", nil

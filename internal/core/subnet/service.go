@@ -9,9 +9,11 @@ import (
 	"isospin/internal/core/collection"
 	"isospin/internal/core/ipam"
 	"isospin/internal/core/network"
+	"isospin/internal/core/rbac"
 	"isospin/internal/fault"
 	"isospin/internal/identity"
 	"isospin/internal/resource"
+	"isospin/internal/resource/value"
 	"isospin/internal/store"
 )
 
@@ -40,8 +42,9 @@ type Service struct {
 func New(o Options) *Service {
 	s := &Service{options: o}
 	table := store.NewTable[Subnet]("subnet", store.TableOptions[Subnet]{
-		Kind:     "subnet",
-		Children: []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet")},
+		Kind:       "subnet",
+		Children:   []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet")},
+		Conditions: map[string]func([]any) (string, []any){"shared": rbac.SharedCondition("network", "t.network_id")},
 	})
 	s.Collection = collection.New[Subnet](collection.Options[Subnet]{
 		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
@@ -153,7 +156,7 @@ func (s *Service) checkForm(n, old *Subnet) error {
 			return fault.InvalidInput("0 is not allowed as CIDR prefix length")
 		}
 		if n.IPVersion == 6 && n.CIDR.Addr().IsUnspecified() {
-			return fault.InvalidInput("The network address %s is not allowed", n.CIDR.Addr())
+			return fault.InvalidInput("IPv6 subnet '::' is not supported")
 		}
 	}
 	if err := s.checkModes(n, old); err != nil {
@@ -162,14 +165,14 @@ func (s *Service) checkForm(n, old *Subnet) error {
 	if n.EnableDHCP {
 		limit := map[int]int{4: 30, 6: 126}[n.IPVersion]
 		if n.CIDR.Bits() > limit {
-			return fault.InvalidInput("Invalid CIDR %s for DHCP, the greatest prefix length is /%d", n.CIDR, limit)
+			return fault.InvalidInput("Subnet has a prefix length that is incompatible with DHCP service enabled")
 		}
 		if a := n.CIDR.Addr(); a.IsMulticast() {
 			return fault.InvalidInput("Multicast IP subnet is not supported if enable_dhcp is True")
 		} else if a.IsLoopback() {
 			return fault.InvalidInput("Loopback IP subnet is not supported if enable_dhcp is True")
-		} else if a.Is4() && a.As4()[0] == 0 {
-			return fault.InvalidInput("First IP octet '0' is not supported if enable_dhcp is True.")
+		} else if a.Is4() && a.IsUnspecified() {
+			return fault.InvalidInput("First IP '0.0.0.0' of network is not supported if enable_dhcp is True.")
 		}
 	}
 	if n.GatewayIP.IsValid() {
@@ -186,7 +189,7 @@ func (s *Service) checkForm(n, old *Subnet) error {
 	for _, text := range n.DNSNameservers {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			return fault.InvalidInput("Error parsing name server address '%s'", text)
+			return fault.InvalidInput("Error parsing dns address %s", text)
 		}
 		if err := version("dns_nameserver", a, text); err != nil {
 			return err
@@ -196,18 +199,18 @@ func (s *Service) checkForm(n, old *Subnet) error {
 		return fault.New(fault.Invalid, "HostRoutesExhausted", "Unable to complete operation for %s. The number of host routes exceeds the limit %d.", n.ID, s.options.MaxHostRoutes)
 	}
 	for _, r := range n.HostRoutes {
-		p, err := netip.ParsePrefix(r.Destination)
-		if err != nil {
-			return fault.InvalidInput("Invalid data format for IP route: '%s'", r.Destination)
-		}
-		if err := version("host_route destination", p.Addr(), r.Destination); err != nil {
-			return err
-		}
 		a, err := netip.ParseAddr(r.NextHop)
 		if err != nil {
-			return fault.InvalidInput("Invalid data format for IP route: '%s'", r.NextHop)
+			return fault.InvalidInput("Invalid route: %s", value.Repr(map[string]any{"destination": r.Destination, "nexthop": r.NextHop}))
 		}
-		if err := version("host_route nexthop", a, r.NextHop); err != nil {
+		p, err := netip.ParsePrefix(r.Destination)
+		if err != nil {
+			return fault.InvalidInput("Invalid route: %s", value.Repr(map[string]any{"destination": r.Destination, "nexthop": r.NextHop}))
+		}
+		if err := version("nexthop", a, r.NextHop); err != nil {
+			return err
+		}
+		if err := version("destination", p.Addr(), r.Destination); err != nil {
 			return err
 		}
 	}

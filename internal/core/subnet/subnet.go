@@ -89,6 +89,8 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "dns_nameservers", Flags: post | put | visible, Default: resource.Unspecified, Convert: "convert_none_to_empty_list", Validate: resource.Rules{"type:nameservers": nil}, Type: "list<string>"},
 		resource.Attribute{Name: "host_routes", Flags: post | put | visible, Default: resource.Unspecified, Convert: "convert_none_to_empty_list", Validate: resource.Rules{"type:hostroutes": nil}, Type: "list<object>"},
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | resource.RequiredByPolicy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
+		// Never shown, but lists are filtered by it: that of the network.
+		resource.Attribute{Name: "shared", Flags: resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "enable_dhcp", Flags: post | put | visible | filter | sortKey, Default: true, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "ipv6_ra_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},
 		resource.Attribute{Name: "ipv6_address_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},

@@ -28,8 +28,8 @@ func install(c *core.Core, f *feed.Hub) error {
 	c.Registry.AddExtension(
 		resource.Extension{Alias: "security-group", Name: "security-group", Description: "The security groups extension.", Updated: "2012-10-05T10:00:00-00:00"},
 		resource.Extension{Alias: "stateful-security-group", Name: "Stateful security group", Description: "Indicates if the security group is stateful or not", Updated: "2019-11-26T09:00:00-00:00", Requires: []string{"security-group"}},
-		resource.Extension{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "Add new field with normalized cidr calculated from remote_ip_prefix in security group rules", Updated: "2020-07-14T00:00:00-00:00", Requires: []string{"security-group"}},
-		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rules belongs to the default security group", Description: "Flag to determine if the security group rule belongs to the default security group", Updated: "2023-11-08T10:00:00-00:00", Requires: []string{"security-group"}},
+		resource.Extension{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "Add new field with normalized cidr calculated from remote_ip_prefix in security group rules", Updated: "2020-07-28T10:00:00-00:00", Requires: []string{"security-group"}},
+		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rule belongs to the project's default security group", Description: "Flag to determine if the security group rule belongs to the project's default security group", Updated: "2023-05-23T10:00:00-00:00", Requires: []string{"security-group"}},
 	)
 	c.Ports.Resource.Add(resource.Attribute{
 		Name: "security_groups", Flags: resource.Post | resource.Put | resource.Visible | resource.Filter, Default: resource.Unspecified,

@@ -44,7 +44,7 @@ func newService(c *core.Core) *service {
 	})
 	s.rules = collection.New[Rule](collection.Options[Rule]{
 		Store: c.Store, Resource: newRuleResource(), Table: rules, Quota: c.Quotas,
-		Create: s.createRule, Delete: s.deleteRule, BeforeList: s.ensureDefaultOf,
+		CheckAll: checkBulk, Create: s.createRule, Delete: s.deleteRule, BeforeList: s.ensureDefaultOf,
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
 			return "t.project_id = ? OR EXISTS (SELECT 1 FROM security_group g WHERE g.id = t.security_group_id AND g.project_id = ?)", []any{who, who}
@@ -301,6 +301,29 @@ func fingerprint(r *Rule) string {
 		prefix = ""
 	}
 	return strings.Join([]string{r.Direction, r.EtherType, strconv.Itoa(number(r.Protocol, r.EtherType)), integer(r.PortRangeMin), integer(r.PortRangeMax), prefix, text(r.RemoteGroupID)}, "|")
+}
+
+// checkBulk: rules of one request are of one group and one project, and differ.
+func checkBulk(_ context.Context, _ *store.Tx, rows []*Rule) error {
+	seen := map[string]bool{}
+	for _, r := range rows {
+		if r.SecurityGroupID != rows[0].SecurityGroupID {
+			return fault.New(fault.Invalid, "SecurityGroupNotSingleGroupRules", "Only allowed to update rules for one security profile at a time")
+		}
+		if r.ProjectID != rows[0].ProjectID {
+			return fault.New(fault.Invalid, "SecurityGroupRulesNotSingleProject", "Multiple project_ids in bulk security group rule create not allowed")
+		}
+		// In normal form, which says of each on its own what is wrong with it.
+		if err := checkRule(r); err != nil {
+			return err
+		}
+		f := fingerprint(r)
+		if seen[f] {
+			return fault.New(fault.Conflict, "DuplicateSecurityGroupRuleInPost", "Duplicate Security Group Rule in POST.")
+		}
+		seen[f] = true
+	}
+	return nil
 }
 
 func (s *service) createRule(ctx context.Context, tx *store.Tx, r *Rule, _ *resource.Body) error {
