@@ -7,5 +7,4 @@ import (
 	_ "isospin/internal/agent/l2ovs"
 	_ "isospin/internal/agent/l3"
 	_ "isospin/internal/agent/metadata"
-	_ "isospin/internal/agent/metadata"
 )
