@@ -91,13 +91,21 @@ func (s *Server) serveFeed(ctx context.Context) error {
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		HTTP2:       &http.HTTP2Config{SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second},
 	}
-	end := context.AfterFunc(ctx, func() { server.Close() })
-	defer end()
-	err := server.Serve(s.agents)
-	if ctx.Err() != nil {
-		return nil
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Serve(s.agents) }()
+	select {
+	case err := <-stopped:
+		return fmt.Errorf("agents' feed: %w", err)
+	case <-ctx.Done():
 	}
-	return fmt.Errorf("agents' feed: %w", err)
+	// The streams end with their context; a client that does not take the end is cut off.
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := server.Shutdown(wait); err != nil {
+		s.log.Warn("agents' streams are cut off", "error", errors.Join(err, server.Close()))
+	}
+	<-stopped
+	return nil
 }
 
 // hostOf is the host that a certificate is for: its first DNS name, else its common name.

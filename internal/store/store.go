@@ -74,6 +74,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 				return nil, fmt.Errorf("[database] connection: %w", err)
 			}
 		}
+		// Made here so that nobody else can read it; SQLite gives its other files the same mode.
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("[database] connection: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return nil, fmt.Errorf("[database] connection: %w", err)
+		}
 		name = (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String()
 		name = strings.ReplaceAll(name, "%2F", "/") + "?"
 	} else {
