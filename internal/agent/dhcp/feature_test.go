@@ -130,6 +130,11 @@ type testAgent struct {
 
 func startAgent(t testing.TB, s *testSwitch, o Options) *testAgent {
 	t.Helper()
+	return startAgentWith(t, s, o)
+}
+
+func startAgentWith(t testing.TB, s Plugger, o Options) *testAgent {
+	t.Helper()
 	o.Connect = func(context.Context) (Plugger, error) { return s, nil }
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	a := &testAgent{New(o), make(chan struct{}, 1)}
@@ -238,6 +243,28 @@ func udhcpc(t testing.TB, namespace string) string {
 	return string(text)
 }
 
+func dhclient6(t testing.TB, namespace string) string {
+	t.Helper()
+	need(t, "dhclient")
+	file, result := script(t)
+	dir := t.TempDir()
+	pidFile := filepath.Join(dir, "pid")
+	// It goes on in the background with its lease.
+	t.Cleanup(func() {
+		if text, err := os.ReadFile(pidFile); err == nil {
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
+	out, err := run(t, namespace, "dhclient", "-6", "-1", "-D", "LL", "-sf", file, "-lf", filepath.Join(dir, "leases"), "-pf", pidFile, "-cf", "/dev/null", "eth0")
+	text, fileErr := os.ReadFile(result)
+	if err != nil || fileErr != nil {
+		t.Fatalf("dhclient: %v, %v\n%s", err, fileErr, out)
+	}
+	return string(text)
+}
+
 func TestLeaseOverTheWire(t *testing.T) {
 	s := newSwitch(t)
 	a := startAgent(t, s, Options{Settings: Settings{LeaseDuration: 3600}})
@@ -290,25 +317,9 @@ func TestLeaseOverTheWire(t *testing.T) {
 	})
 
 	t.Run("dhclient -6", func(t *testing.T) {
-		need(t, "dhclient")
-		file, result := script(t)
-		dir := t.TempDir()
-		pidFile := filepath.Join(dir, "pid")
-		// It goes on in the background with its lease.
-		t.Cleanup(func() {
-			if text, err := os.ReadFile(pidFile); err == nil {
-				if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-					syscall.Kill(pid, syscall.SIGKILL)
-				}
-			}
-		})
-		out, err := run(t, vm, "dhclient", "-6", "-1", "-D", "LL", "-sf", file, "-lf", filepath.Join(dir, "leases"), "-pf", pidFile, "-cf", "/dev/null", "eth0")
-		text, fileErr := os.ReadFile(result)
-		if err != nil || fileErr != nil {
-			t.Fatalf("dhclient: %v, %v\n%s", err, fileErr, out)
-		}
+		text := dhclient6(t, vm)
 		for _, want := range []string{"new_ip6_address=2001:db8:1::10", "new_dhcp6_name_servers=2001:db8:1::2", "new_dhcp6_domain_search=cloud.example.", "new_max_life=3600"} {
-			if !strings.Contains(string(text), want) {
+			if !strings.Contains(text, want) {
 				t.Errorf("%q is missing in\n%s", want, text)
 			}
 		}
