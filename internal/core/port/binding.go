@@ -76,6 +76,21 @@ func (s *Service) bind(tx *store.Tx, p *Port, parent *network.Network) error {
 	return nil
 }
 
+// Reaches tells whether a plain port of the network could be bound to the host now.
+func (s *Service) Reaches(tx *store.Tx, host string, parent *network.Network) (bool, error) {
+	agents, err := s.options.Agents.OnHost(tx, host)
+	if err != nil {
+		return false, err
+	}
+	r := BindRequest{Port: &Port{NetworkID: parent.ID, VNICType: "normal"}, Host: host, VNICType: "normal", Segments: parent.Segments, Agents: agents, Alive: s.options.Agents.IsAlive}
+	for _, m := range s.options.Mechanisms {
+		if _, ok := m.Bind(r); ok {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // rebind is bind for a port that is stored: as a new generation.
 func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *network.Network) error {
 	p.Generation++

@@ -4,5 +4,6 @@
 package all
 
 import (
+	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
 )

@@ -1,0 +1,214 @@
+// Package router is the extension family of routers and floating IPs: external
+// gateways, interfaces, static routes, association of floating IPs, scheduling
+// of routers to hosts, and what hosts must know of them.
+//
+// It must not know how hosts route.
+package router
+
+import (
+	"net/netip"
+
+	"isospin/internal/config"
+	"isospin/internal/core"
+	"isospin/internal/core/quota"
+	"isospin/internal/ext"
+	"isospin/internal/feed"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+func init() {
+	ext.Register(ext.Module{Name: "router", Schemas: []store.Schema{schema}, Install: install})
+}
+
+func install(c *core.Core, f *feed.Hub) error {
+	c.Registry.AddExtension(
+		resource.Extension{Alias: "router", Name: "Neutron L3 Router", Description: "Router abstraction for basic L3 forwarding between L2 Neutron networks and access to external networks via a NAT gateway.", Updated: "2012-07-20T10:00:00-00:00"},
+		resource.Extension{Alias: "ext-gw-mode", Name: "Neutron L3 Configurable external gateway mode", Description: "Extension of the router abstraction for specifying whether SNAT should occur on the external gateway", Updated: "2013-03-28T10:00:00-00:00", Requires: []string{"router"}},
+		resource.Extension{Alias: "extraroute", Name: "Neutron Extra Route", Description: "Extra routes configuration for L3 router", Updated: "2013-02-01T10:00:00-00:00", Requires: []string{"router"}},
+		resource.Extension{Alias: "fip-port-details", Name: "Floating IP Port Details Extension", Description: "Add port_details attribute to Floating IP resource", Updated: "2018-04-09T10:00:00-00:00", Requires: []string{"router"}},
+		resource.Extension{Alias: "l3-port-ip-change-not-allowed", Name: "Prevent L3 router ports IP address change extension", Description: "Prevent change of IP address for some L3 router ports", Updated: "2018-10-09T10:00:00-00:00", Requires: []string{"router"}},
+		resource.Extension{Alias: "l3_agent_scheduler", Name: "L3 Agent Scheduler", Description: "Schedule routers among l3 agents", Updated: "2013-02-07T10:00:00-00:00", Requires: []string{"agent", "router"}},
+	)
+	s := newService(c)
+	c.Quotas.Register(quota.Limited{Resource: "router", Table: "router", Default: config.QuotaRouter.Of(c.Config)})
+	c.Quotas.Register(quota.Limited{Resource: "floatingip", Table: "floatingip", Default: config.QuotaFloatingIP.Of(c.Config)})
+	// Counted for each router where routes are set.
+	c.Quotas.Register(quota.Limited{Resource: "router_route", Default: config.QuotaRouterRoute.Of(c.Config)})
+	core.Add(c, s.routers)
+	core.Add(c, s.floating)
+	s.hook()
+	s.registerScheduling()
+	s.project(f)
+	return nil
+}
+
+// Router routes between the subnets of its interfaces, and to an external network.
+type Router struct {
+	resource.Standard
+	Name         string `json:"name" db:"name"`
+	AdminStateUp bool   `json:"admin_state_up" db:"admin_state_up"`
+	Status       string `json:"status" db:"status"`
+	// GatewayPortID is the port on the external network.
+	GatewayPortID *string `json:"gateway_port_id" db:"gateway_port_id"`
+	EnableSNAT    bool    `json:"enable_snat" db:"enable_snat"`
+	Routes        []Route `json:"routes" db:"routes,json"`
+	// Generation counts changes of what the host must know; Reported is the
+	// newest one that the host has spoken of.
+	Generation int64 `json:"generation" db:"generation"`
+	Reported   int64 `json:"-" db:"reported_generation"`
+
+	// Child rows.
+	ExternalGateway *Gateway `json:"external_gateway_info"`
+	// HostID is the host that serves the router; empty: none.
+	HostID string `json:"host"`
+	// PortIDs are its interfaces.
+	PortIDs []string `json:"port_ids"`
+}
+
+// Route is a static route.
+type Route struct {
+	Destination string `json:"destination"`
+	NextHop     string `json:"nexthop"`
+}
+
+// Gateway is how a router reaches an external network.
+type Gateway struct {
+	NetworkID  string            `json:"network_id"`
+	FixedIPs   []ExternalFixedIP `json:"external_fixed_ips"`
+	EnableSNAT bool              `json:"enable_snat"`
+}
+
+// ExternalFixedIP is one address of a gateway.
+type ExternalFixedIP struct {
+	SubnetID  string     `json:"subnet_id"`
+	IPAddress netip.Addr `json:"ip_address"`
+}
+
+// FloatingIP is an address of an external network that stands for one of a port.
+type FloatingIP struct {
+	resource.Standard
+	FloatingNetworkID string     `json:"floating_network_id" db:"floating_network_id"`
+	FloatingIPAddress netip.Addr `json:"floating_ip_address" db:"floating_ip_address"`
+	// FloatingPortID is the hidden port that holds the address.
+	FloatingPortID string     `json:"floating_port_id" db:"floating_port_id"`
+	PortID         *string    `json:"port_id" db:"port_id"`
+	FixedIPAddress netip.Addr `json:"fixed_ip_address" db:"fixed_ip_address"`
+	RouterID       *string    `json:"router_id" db:"router_id"`
+	Status         string     `json:"status" db:"status"`
+	// RouterGeneration is the generation of the router with which the present
+	// association began; reports of hosts about older ones say nothing of it.
+	RouterGeneration int64 `json:"router_generation" db:"router_generation"`
+
+	PortDetails *PortDetails `json:"port_details"`
+}
+
+// PortDetails is what a floating IP shows of its port.
+type PortDetails struct {
+	Name         string `json:"name"`
+	NetworkID    string `json:"network_id"`
+	MACAddress   string `json:"mac_address"`
+	AdminStateUp bool   `json:"admin_state_up"`
+	Status       string `json:"status"`
+	DeviceID     string `json:"device_id"`
+	DeviceOwner  string `json:"device_owner"`
+}
+
+// Statuses of floating IPs.
+const (
+	statusActive = "ACTIVE"
+	statusDown   = "DOWN"
+	statusError  = "ERROR"
+)
+
+var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
+	`CREATE TABLE router (
+		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
+		revision_number BIGINT NOT NULL, created_at VARCHAR(32) NOT NULL, updated_at VARCHAR(32) NOT NULL,
+		name VARCHAR(255) NOT NULL, admin_state_up BOOLEAN NOT NULL, status VARCHAR(16) NOT NULL,
+		gateway_port_id VARCHAR(36) REFERENCES port (id), enable_snat BOOLEAN NOT NULL, routes TEXT NOT NULL,
+		generation BIGINT NOT NULL, reported_generation BIGINT NOT NULL)`,
+	`CREATE INDEX router_project ON router (project_id)`,
+	`CREATE UNIQUE INDEX router_gateway ON router (gateway_port_id)`,
+	// The interfaces. A port is at most one router's.
+	`CREATE TABLE router_port (
+		port_id VARCHAR(36) PRIMARY KEY REFERENCES port (id) ON DELETE CASCADE,
+		router_id VARCHAR(36) NOT NULL REFERENCES router (id))`,
+	`CREATE INDEX router_port_router ON router_port (router_id)`,
+	`CREATE TABLE router_binding (
+		router_id VARCHAR(36) PRIMARY KEY REFERENCES router (id) ON DELETE CASCADE, host VARCHAR(255) NOT NULL)`,
+	`CREATE INDEX router_binding_host ON router_binding (host)`,
+	`CREATE TABLE floatingip (
+		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
+		revision_number BIGINT NOT NULL, created_at VARCHAR(32) NOT NULL, updated_at VARCHAR(32) NOT NULL,
+		floating_network_id VARCHAR(36) NOT NULL REFERENCES network (id), floating_ip_address VARCHAR(64) NOT NULL,
+		floating_port_id VARCHAR(36) NOT NULL UNIQUE REFERENCES port (id), port_id VARCHAR(36) REFERENCES port (id),
+		fixed_ip_address VARCHAR(64), router_id VARCHAR(36) REFERENCES router (id), status VARCHAR(16) NOT NULL,
+		router_generation BIGINT NOT NULL)`,
+	`CREATE INDEX floatingip_project ON floatingip (project_id)`,
+	`CREATE INDEX floatingip_router ON floatingip (router_id)`,
+	`CREATE INDEX floatingip_address ON floatingip (floating_ip_address)`,
+	// Which of two associations of one address wins.
+	`CREATE UNIQUE INDEX floatingip_fixed ON floatingip (port_id, fixed_ip_address, floating_network_id)`,
+}}}
+
+const (
+	post    = resource.Post
+	put     = resource.Put
+	visible = resource.Visible
+	filter  = resource.Filter
+	sortKey = resource.Sort
+	policy  = resource.RequiredByPolicy
+	enforce = resource.EnforcePolicy
+)
+
+func (s *service) newRouterResource() *resource.Resource {
+	r := &resource.Resource{
+		Name: "router", Collection: "routers", Path: "routers", Older: true, NoBulk: true,
+		Standard: true, Taggable: true, Quota: "router",
+		NotFound: "RouterNotFound", NotFoundText: "Router %s could not be found",
+	}
+	r.Add(
+		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Default: "", Validate: resource.Rules{"type:name_string": int64(255)}, Type: "string"},
+		resource.Attribute{Name: "admin_state_up", Flags: post | put | visible | filter | sortKey, Default: true, Convert: "convert_to_boolean", Type: "bool"},
+		resource.Attribute{Name: "status", Flags: visible | sortKey, Type: "string"},
+		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": int64(255)}, Type: "string"},
+		resource.Attribute{Name: "external_gateway_info", Flags: post | put | visible | enforce, Default: nil, Validate: resource.Rules{"type:dict_or_nodata": map[string]any{
+			"network_id":         map[string]any{"type:uuid": nil, "required": true},
+			"external_fixed_ips": map[string]any{"type:fixed_ips": nil, "required": false},
+			// ext-gw-mode
+			"enable_snat": map[string]any{"type:boolean": nil, "required": false, "convert_to": "convert_to_boolean"},
+		}}, Type: "object|null"},
+		// extraroute
+		resource.Attribute{Name: "routes", Flags: put | visible, Default: resource.Unspecified, Convert: "convert_none_to_empty_list", Validate: resource.Rules{"type:hostroutes": nil}, Type: "list<object>"},
+	)
+	r.Add(resource.StandardAttributes(true)...)
+	r.Actions = []resource.Action{
+		{Method: "PUT", Name: "add_router_interface", Do: s.addInterface},
+		{Method: "PUT", Name: "remove_router_interface", Do: s.removeInterface},
+	}
+	return r
+}
+
+func newFloatingResource() *resource.Resource {
+	r := &resource.Resource{
+		Name: "floatingip", Collection: "floatingips", Path: "floatingips", Older: true, NoBulk: true,
+		Standard: true, Taggable: true, Quota: "floatingip",
+		NotFound: "FloatingIPNotFound", NotFoundText: "Floating IP %s could not be found",
+	}
+	r.Add(
+		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "floating_ip_address", Flags: post | visible | enforce | filter | sortKey, Default: nil, Validate: resource.Rules{"type:ip_address_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "subnet_id", Flags: post, Default: nil, Validate: resource.Rules{"type:uuid_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "floating_network_id", Flags: post | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "router_id", Flags: visible | filter | sortKey, Default: nil, Validate: resource.Rules{"type:uuid_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "port_id", Flags: post | put | visible | policy | filter, Default: nil, Validate: resource.Rules{"type:uuid_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "fixed_ip_address", Flags: post | put | visible | filter | sortKey, Default: nil, Validate: resource.Rules{"type:ip_address_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": int64(255)}, Type: "string"},
+		resource.Attribute{Name: "status", Flags: visible | filter | sortKey, Type: "string"},
+		// fip-port-details
+		resource.Attribute{Name: "port_details", Flags: visible, Default: resource.Unspecified, Type: "object|null"},
+	)
+	return r.Add(resource.StandardAttributes(true)...)
+}
