@@ -96,6 +96,8 @@ func (c *cloud) makeNetworks(ctx context.Context) (string, error) {
 	c.privateSubnet, err = neutron.Create(ctx, c.api, neutron.Subnet{
 		Object: neutron.Object{Name: "private"}, NetworkID: c.private.ID, IPVersion: 4, CIDR: privateCIDR,
 		DNSNameservers: []string{outside},
+		// Away from the addresses that checks use for themselves.
+		AllocationPools: []neutron.AllocationPool{{Start: "10.10.0.100", End: "10.10.0.149"}},
 	})
 	if err != nil {
 		return "", err
