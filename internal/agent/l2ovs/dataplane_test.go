@@ -263,9 +263,23 @@ func TestFailClosed(t *testing.T) {
 	h.expect("b", feed.State_STATE_ACTIVE)
 
 	// The interface goes and comes: told without any change of the desired state.
+	if err := a.Raw().Send(ether("fa:16:3e:77:77:77", pa.MacAddress, 0x0800, ipv4(17, "10.0.0.1", "10.0.0.77", udp(7, 7, "x")))); err != nil {
+		t.Fatal(err)
+	}
 	drain(h)
 	b.Unplug(h.s, "br-int")
 	awaitWake(h, func() bool { return h.results["b"].State == feed.State_STATE_DOWN })
+	// Connections of its address are forgotten, others are not.
+	ovstest.Eventually(t, quickly, func() error {
+		out, err := h.s.AppCtl(t.Context(), "dpctl/dump-conntrack")
+		if err == nil && strings.Contains(out, "10.0.0.2") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if out, err := h.s.AppCtl(t.Context(), "dpctl/dump-conntrack"); err != nil || !strings.Contains(out, "10.0.0.77") {
+		t.Errorf("conntrack: %v\n%s", err, out)
+	}
 	if f := h.flowText("br-int", ""); strings.Contains(f, pb.MacAddress) {
 		t.Errorf("flows of a port that is gone:\n%s", f)
 	}

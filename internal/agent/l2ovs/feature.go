@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +82,12 @@ type Feature struct {
 	devices  int
 	// restarted is set when a bridge has lost its flows.
 	restarted atomic.Bool
+
+	flushing struct {
+		sync.Mutex
+		queue []departure
+		runs  bool
+	}
 }
 
 var _ runtime.Feature = (*Feature)(nil)
@@ -308,6 +315,8 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		f.planner.plan(want, facts, runtime.Changes{})
 	}
 	f.devices = len(f.planner.local)
+	f.flush(integration, f.planner.left)
+	f.planner.left = nil
 	if err := f.removeTunnels(ctx); err != nil {
 		f.log.Warn("unused tunnel ports stay", "error", err)
 	}
@@ -535,6 +544,37 @@ func (f *Feature) ensureTunnels(parent context.Context, want *runtime.State, fac
 		}
 	}
 	return nil
+}
+
+// flush forgets, in the background, the connections of addresses that left:
+// who gets such an address next has not opened them, and is not to be sent
+// their answers.
+func (f *Feature) flush(b *openflow.Bridge, left []departure) {
+	q := &f.flushing
+	q.Lock()
+	defer q.Unlock()
+	q.queue = append(q.queue, left...)
+	if q.runs || len(q.queue) == 0 {
+		return
+	}
+	q.runs = true
+	ctx := f.ctx
+	go func() {
+		for {
+			q.Lock()
+			if len(q.queue) == 0 || ctx.Err() != nil {
+				q.runs, q.queue = false, nil
+				q.Unlock()
+				return
+			}
+			next := q.queue[0]
+			q.queue = q.queue[1:]
+			q.Unlock()
+			if err := b.FlushAddress(ctx, uint16(next.vlan), next.address); err != nil && ctx.Err() == nil {
+				f.log.Warn("connections of an address that left are not forgotten", "address", next.address, "error", err)
+			}
+		}
+	}()
 }
 
 // removeTunnels deletes tunnel ports of ours that no network needs any more.

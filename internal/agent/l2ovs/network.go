@@ -68,7 +68,7 @@ func networkFlows(n *localNetwork) flows {
 		}
 		f.add(tableOutput, 20, fmt.Sprintf("reg5=%#x,%s", uplink, net), to)
 		if n.learning {
-			f.add(tableFromUplink, 10, net, learn(fmt.Sprintf("load:%#x->NXM_NX_REG5[0..15]", uplink))+","+resubmit(tableLookup))
+			f.add(tableFromUplink, 10, net, learn(n.vlan, uplink, fmt.Sprintf("load:%#x->NXM_NX_REG5[0..15]", uplink))+","+resubmit(tableLookup))
 		}
 	}
 	if hasDHCP {

@@ -45,6 +45,9 @@ type planner struct {
 	forward  map[string]*plannedForwarding
 	tunnel   map[tunnel]int
 
+	// left are the addresses of filtered ports that left the data path, or lost the address, since the caller cleared it.
+	left []departure
+
 	// broken are the ports whose flows the switch refused, until they change.
 	broken map[string]brokenPort
 }
@@ -297,6 +300,9 @@ func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f 
 		}
 		n := &plannedPort{port: port, vlan: vlan, ofport: ofport, policy: pol, addressing: a}
 		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), addressing: a}
+		if old != nil {
+			p.leave(old, n)
+		}
 		p.local[id] = n
 		p.integration.Put("port/"+id, portFlows(n.member, p.o.ethertypes))
 	}
@@ -309,10 +315,31 @@ func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f 
 }
 
 func (p *planner) dropPort(id string) {
-	if p.local[id] != nil {
+	if old := p.local[id]; old != nil {
+		p.leave(old, nil)
 		p.integration.Put("port/"+id, nil)
 		delete(p.local, id)
 	}
+}
+
+// leave notes the addresses that a port had and does not keep.
+func (p *planner) leave(old, now *plannedPort) {
+	for _, ip := range old.port.FixedIps {
+		a, err := netip.ParseAddr(ip.IpAddress)
+		if err != nil || old.policy == nil {
+			continue
+		}
+		kept := now != nil && now.vlan == old.vlan && slices.ContainsFunc(now.port.FixedIps, func(i *feed.FixedIP) bool { return i.IpAddress == ip.IpAddress })
+		if !kept {
+			p.left = append(p.left, departure{old.vlan, a})
+		}
+	}
+}
+
+// departure is an address that is no longer on a network of this host.
+type departure struct {
+	vlan    int
+	address netip.Addr
 }
 
 // outletOf finds how a network leaves br-int.

@@ -71,9 +71,7 @@ type localPort struct {
 	vlan   int
 	policy *policy // nil: not filtered
 	// open ports may hold stations that nobody told us of.
-	open bool
-	// learns: the network has ports with addresses that the server does not know.
-	learns     bool
+	open       bool
 	addressing addressing
 }
 
@@ -104,7 +102,7 @@ func portFlows(p *localPort, ethertypes []uint16) flows {
 	// What the port's known address sends needs no learning.
 	if p.open || len(p.addressing.macs) > 1 {
 		f.add(tableLearn, 20, fmt.Sprintf("%s,dl_src=%s", in, p.addressing.mac), resubmit(tableServices))
-		f.add(tableLearn, 10, in, learn("load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15],load:NXM_NX_REG11[]->NXM_NX_REG8[]")+","+resubmit(tableServices))
+		f.add(tableLearn, 10, in, learn(p.vlan, p.ofport, "load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15],load:NXM_NX_REG11[]->NXM_NX_REG8[]")+","+resubmit(tableServices))
 	}
 
 	match := fmt.Sprintf("reg6=%#x,dl_dst=%s", p.vlan, p.addressing.mac)
@@ -118,9 +116,11 @@ func portFlows(p *localPort, ethertypes []uint16) flows {
 
 // learn remembers for five minutes, as switches do, that the source address is
 // where load says. A station that turns up elsewhere is found there at once.
-func learn(load string) string {
-	return fmt.Sprintf("learn(table=%d,cookie=%#x,hard_timeout=300,limit=4096,priority=10,NXM_NX_REG6[],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],%s)",
-		tableLearned, uint64(learnedMark)<<48, load)
+// What was learned goes with the flow that learned it, which the cookie tells:
+// the port number may be another network's next.
+func learn(vlan, ofport int, load string) string {
+	return fmt.Sprintf("learn(table=%d,cookie=%#x,hard_timeout=300,limit=4096,delete_learned,priority=10,NXM_NX_REG6[],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],%s)",
+		tableLearned, uint64(learnedMark)<<48|uint64(vlan)<<32|uint64(ofport), load)
 }
 
 // spoofFlows lets pass what a filtered port may send: its own addresses, in

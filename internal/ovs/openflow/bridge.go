@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ type Options struct {
 
 // Bridge is the flow tables of one bridge. It remembers what it has put there,
 // so that a change costs its delta. It is used by one goroutine, but for
-// Follow.
+// Follow, FlushZone and FlushAddress.
 type Bridge struct {
 	options Options
 	// actual is the flow at each match that is believed to be there; nil: not known.
@@ -264,6 +265,21 @@ func (b *Bridge) dump(ctx context.Context) (map[uint64]struct{}, error) {
 func (b *Bridge) FlushZone(ctx context.Context, zone uint16) error {
 	_, err := b.run(ctx, nil, "ct-flush-zone", b.target(), strconv.Itoa(int(zone)))
 	return err
+}
+
+// FlushAddress forgets the connections of a conntrack zone that an address
+// opened or was called by. It needs Open vSwitch 3.1.
+func (b *Bridge) FlushAddress(ctx context.Context, zone uint16, address netip.Addr) error {
+	family := "nw"
+	if address.Is6() {
+		family = "ipv6"
+	}
+	var errs []error
+	for _, side := range []string{"src", "dst"} {
+		_, err := b.run(ctx, nil, "ct-flush", b.target(), "zone="+strconv.Itoa(int(zone)), fmt.Sprintf("ct_%s_%s=%s", family, side, address))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (b *Bridge) target() string { return "unix:" + b.Socket() }
