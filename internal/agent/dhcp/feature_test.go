@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -201,7 +200,7 @@ func script(t testing.TB) (file, result string) {
 	dir := t.TempDir()
 	file, result = filepath.Join(dir, "script"), filepath.Join(dir, "result")
 	text := "#!/bin/sh\n{ echo \"event=$1\"; env; } >>" + result + ".part\n" +
-		"case \"$1$reason\" in bound|BOUND6|REBOOT) mv " + result + ".part " + result + ";; esac\nexit 0\n"
+		"case \"$1\" in bound) mv " + result + ".part " + result + ";; esac\nexit 0\n"
 	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -243,24 +242,48 @@ func udhcpc(t testing.TB, namespace string) string {
 	return string(text)
 }
 
+// dhclient6 returns the environment of dhclient's script once it has a lease.
 func dhclient6(t testing.TB, namespace string) string {
 	t.Helper()
 	need(t, "dhclient")
-	file, result := script(t)
 	dir := t.TempDir()
-	pidFile := filepath.Join(dir, "pid")
-	// It goes on in the background with its lease.
-	t.Cleanup(func() {
-		if text, err := os.ReadFile(pidFile); err == nil {
-			if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-				syscall.Kill(pid, syscall.SIGKILL)
-			}
+	file, pipe := filepath.Join(dir, "script"), filepath.Join(dir, "lease")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("#!/bin/sh\n[ \"$reason\" != BOUND6 ] || { env; echo lease-end; } >"+pipe+"\nexit 0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// In the foreground, so that it is ours to end; open for writing too, so
+	// that reading does not depend on it.
+	lease, err := os.OpenFile(pipe, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Close()
+	cmd := exec.Command("dhclient", "-6", "-1", "-d", "-D", "LL", "-sf", file, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0")
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := netns.Do(namespace, cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	buffer := make([]byte, 16<<10)
+	for !strings.Contains(string(text), "lease-end") {
+		var n int
+		if n, err = lease.Read(buffer); err != nil {
+			break
 		}
-	})
-	out, err := run(t, namespace, "dhclient", "-6", "-1", "-D", "LL", "-sf", file, "-lf", filepath.Join(dir, "leases"), "-pf", pidFile, "-cf", "/dev/null", "eth0")
-	text, fileErr := os.ReadFile(result)
-	if err != nil || fileErr != nil {
-		t.Fatalf("dhclient: %v, %v\n%s", err, fileErr, out)
+		text = append(text, buffer[:n]...)
+	}
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	cmd.Wait()
+	if err != nil {
+		t.Fatalf("dhclient: %v\n%s", err, log.String())
 	}
 	return string(text)
 }
