@@ -61,33 +61,11 @@ const maxBatch = 128
 
 // Open opens the database; the schema is brought up to date by Upgrade.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	path, ok := strings.CutPrefix(o.Connection, "sqlite://")
-	if !ok {
-		scheme, _, _ := strings.Cut(o.Connection, ":")
-		return nil, fmt.Errorf("[database] connection: %q is not a database this release can use; use sqlite:////absolute/path", scheme)
+	source, err := DataSource(o.Connection)
+	if err != nil {
+		return nil, err
 	}
-	path = strings.TrimPrefix(path, "/")
-	name := "file:isospin-memory?vfs=memdb"
-	if path != "" {
-		if dir := filepath.Dir(path); dir != "." {
-			if err := os.MkdirAll(dir, 0o750); err != nil {
-				return nil, fmt.Errorf("[database] connection: %w", err)
-			}
-		}
-		// Made here so that nobody else can read it; SQLite gives its other files the same mode.
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("[database] connection: %w", err)
-		}
-		if err := f.Close(); err != nil {
-			return nil, fmt.Errorf("[database] connection: %w", err)
-		}
-		name = (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String()
-		name = strings.ReplaceAll(name, "%2F", "/") + "?"
-	} else {
-		name = fmt.Sprintf("file:/isospin-%p?vfs=memdb&", new(int))
-	}
-	db, err := sql.Open("sqlite", name+sqlitePragmas)
+	db, err := sql.Open("sqlite", source)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
@@ -112,6 +90,35 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.stopped.Add(1)
 	go s.write()
 	return s, nil
+}
+
+// DataSource turns [database] connection into what the driver "sqlite" opens.
+// It makes the file, if there is none, and its directory.
+func DataSource(connection string) (string, error) {
+	path, ok := strings.CutPrefix(connection, "sqlite://")
+	if !ok {
+		scheme, _, _ := strings.Cut(connection, ":")
+		return "", fmt.Errorf("[database] connection: %q is not a database this release can use; use sqlite:////absolute/path", scheme)
+	}
+	path = strings.TrimPrefix(path, "/")
+	if path == "" {
+		return fmt.Sprintf("file:/isospin-%p?vfs=memdb&", new(int)) + sqlitePragmas, nil
+	}
+	if dir := filepath.Dir(path); dir != "." {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return "", fmt.Errorf("[database] connection: %w", err)
+		}
+	}
+	// Made here so that nobody else can read it; SQLite gives its other files the same mode.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("[database] connection: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return "", fmt.Errorf("[database] connection: %w", err)
+	}
+	name := (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String()
+	return strings.ReplaceAll(name, "%2F", "/") + "?" + sqlitePragmas, nil
 }
 
 func (s *Store) connect(ctx context.Context) (*connection, error) {
