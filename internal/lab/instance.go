@@ -26,6 +26,9 @@ type InstanceOptions struct {
 	MAC      net.HardwareAddr // required; the port's
 	DeviceID string           // optional; the port's device_id: the instance's uuid, for vm-uuid and metadata
 	Project  string           // optional; the port's project, for metadata
+	// Prepare is called when the namespace and its NIC are there, just before
+	// the NIC is plugged.
+	Prepare func(*Instance) error // optional
 }
 
 // Instance stands for a virtual machine: a namespace whose eth0 is plugged into
@@ -79,7 +82,7 @@ func (l *Lab) AddInstance(ctx context.Context, o InstanceOptions) (*Instance, er
 	if taken {
 		return nil, fmt.Errorf("there is an instance %s already", o.Name)
 	}
-	if err := i.start(ctx); err != nil {
+	if err := i.start(ctx, o.Prepare); err != nil {
 		return nil, errors.Join(fmt.Errorf("instance %s: %w", o.Name, err), l.RemoveInstance(context.WithoutCancel(ctx), i))
 	}
 	if o.DeviceID != "" {
@@ -88,7 +91,7 @@ func (l *Lab) AddInstance(ctx context.Context, o InstanceOptions) (*Instance, er
 	return i, l.record()
 }
 
-func (i *Instance) start(ctx context.Context) error {
+func (i *Instance) start(ctx context.Context, prepare func(*Instance) error) error {
 	if _, err := netns.Create(i.Namespace); err != nil {
 		return err
 	}
@@ -103,6 +106,11 @@ func (i *Instance) start(ctx context.Context) error {
 	ids := map[string]string{"iface-id": i.PortID, "iface-status": "active", "attached-mac": i.MAC.String()}
 	if i.DeviceID != "" {
 		ids["vm-uuid"] = i.DeviceID
+	}
+	if prepare != nil {
+		if err := prepare(i); err != nil {
+			return err
+		}
 	}
 	return i.Host.db.EnsurePort(ctx, "br-int", vswitch.Port{Name: tap, ExternalIDs: ids})
 }
