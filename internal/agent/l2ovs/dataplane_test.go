@@ -70,7 +70,15 @@ func TestReachability(t *testing.T) {
 			t.Errorf("%s reaches %s", g.from.Netns, g.to)
 		}
 	}
-
+	// ARP requests and neighbour solicitations for the other host's ports were answered here: both hosts' br-tun did so.
+	for _, h := range []*host{h1, h2} {
+		for _, table := range []int{tableAnswer, tableSolicitations} {
+			answered := regexp.MustCompile(`n_packets=[1-9]\d*,.*(arp_op=1|icmp_type=13[56])`)
+			if f := h.flowText("br-tun", fmt.Sprintf("table=%d", table)); !answered.MatchString(f) {
+				t.Errorf("%s: nothing answered in table %d:\n%s", h.name, table, f)
+			}
+		}
+	}
 }
 
 // Rules take effect while connections last: what they allow passes, what they
