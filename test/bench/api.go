@@ -1,0 +1,393 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// sizes of the run.
+type sizes struct {
+	networks, lists, blocks, block, creates, gets, changes, rules, routers int
+	ports, starts                                                          int
+	idle                                                                   time.Duration
+	plugs, restarts, few, many                                             int
+}
+
+var (
+	full = sizes{networks: 200, lists: 50, blocks: 10, block: 100, creates: 4000, gets: 4000, changes: 1000, rules: 500, routers: 100,
+		ports: 10000, starts: 7, idle: 5 * time.Second, plugs: 20, restarts: 5, few: 10, many: 200}
+	quick = sizes{networks: 16, lists: 3, blocks: 2, block: 20, creates: 100, gets: 100, changes: 16, rules: 16, routers: 5,
+		ports: 1500, starts: 1, idle: 100 * time.Millisecond, plugs: 2, restarts: 1, few: 3, many: 8}
+)
+
+// bench is one run.
+type bench struct {
+	*results
+	sizes
+	executable string
+	dir        string
+	quick      bool
+}
+
+// api measures one server by its API, and then its memory and starts.
+func (b *bench) api(ctx context.Context, start func(ctx context.Context, dir string) (*subject, error)) error {
+	dir, err := os.MkdirTemp(b.dir, "server")
+	if err != nil {
+		return err
+	}
+	s, err := start(ctx, dir)
+	if err != nil {
+		return err
+	}
+	running := true
+	defer func() {
+		if running {
+			_ = s.stop() // there is an error already
+		}
+	}()
+	l := &load{address: s.address}
+	defer l.close()
+	r := &requests{bench: b, ctx: ctx, load: l}
+	for _, step := range []func() error{
+		r.networks, r.firstThousand, func() error { return r.createAndFloor(s) }, r.ports, r.rules, r.routersIfLoaded,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if s.pid == 0 {
+		b.missing("server ", "the server runs in the process of the bench")
+	} else if err := b.memory(ctx, r, s); err != nil {
+		return err
+	}
+	l.close()
+	running = false
+	if err := s.stop(); err != nil || s.pid == 0 {
+		return err
+	}
+	return b.startTimes(ctx, start, dir)
+}
+
+// requests are the figures of the API.
+type requests struct {
+	*bench
+	ctx  context.Context
+	load *load
+
+	network, group string   // of the ports
+	networkIDs     []string // with a subnet each, for routers
+	subnetIDs      []string
+	portIDs        []string
+	made           int
+}
+
+// measure runs the work with one client and, if eight, also with eight. The
+// numbers of the requests go on from one to the other.
+func (r *requests) measure(name string, w work, n, eight int) error {
+	w.clients, w.n = 1, n
+	s, err := r.load.run(r.ctx, w)
+	if err != nil {
+		return err
+	}
+	r.times(name+", 1 client", s)
+	if eight == 0 {
+		return nil
+	}
+	request, answer := w.request, w.answer
+	w.clients, w.n = 8, eight
+	w.request = func(i int) []byte { return request(n + i) }
+	if answer != nil {
+		w.answer = func(i int, body []byte) error { return answer(n+i, body) }
+	}
+	if s, err = r.load.run(r.ctx, w); err != nil {
+		return err
+	}
+	r.times(name+", 8 clients", s)
+	return nil
+}
+
+// prepare makes n requests ahead of their measurement.
+func prepare(n int, one func(i int) []byte) func(i int) []byte {
+	list := make([][]byte, n)
+	for i := range list {
+		list[i] = one(i)
+	}
+	return func(i int) []byte { return list[i] }
+}
+
+func post(path, format string, args ...any) []byte {
+	return request("POST", path, fmt.Sprintf(format, args...))
+}
+
+// keep notes the ids of answers in list[i].
+func keep(list []string) func(i int, body []byte) error {
+	return func(i int, body []byte) (err error) {
+		list[i], err = id(body)
+		return err
+	}
+}
+
+func (r *requests) networks() error {
+	n := r.sizes.networks
+	r.networkIDs, r.subnetIDs = make([]string, 2*n), make([]string, n)
+	err := r.measure("network create", work{status: 201, answer: keep(r.networkIDs), request: prepare(2*n, func(i int) []byte {
+		return post("networks", `{"network":{"name":"net-%d"}}`, i)
+	})}, n, n)
+	if err != nil {
+		return err
+	}
+	err = r.measure("subnet create", work{status: 201, answer: keep(r.subnetIDs), request: prepare(n, func(i int) []byte {
+		return post("subnets", `{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.%d.%d.0/24"}}`, r.networkIDs[i], 100+i/256, i%256)
+	})}, n, 0)
+	if err != nil {
+		return err
+	}
+	body, err := r.load.one(r.ctx, "POST", "networks", `{"network":{"name":"bench"}}`, 201)
+	if err == nil {
+		r.network, err = id(body)
+	}
+	if err == nil {
+		_, err = r.load.one(r.ctx, "POST", "subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.0.0.0/16"}}`, r.network), 201)
+	}
+	return err
+}
+
+// bulk is a request for 100 ports.
+func (r *requests) bulk() []byte {
+	var list []string
+	for range 100 {
+		r.made++
+		list = append(list, r.port())
+	}
+	return request("POST", "ports", `{"ports":[`+strings.Join(list, ",")+`]}`)
+}
+
+func (r *requests) port() string {
+	return fmt.Sprintf(`{"network_id":%q,"name":"port-%d","device_id":"device-%d","device_owner":"compute:nova"}`, r.network, r.made, r.made/10)
+}
+
+// firstThousand makes the first 1,000 ports in bulk and lists them.
+func (r *requests) firstThousand() error {
+	var made []string
+	err := r.measure("port create in bulk of 100", work{status: 201, items: 100, request: prepare(10, func(int) []byte { return r.bulk() }),
+		answer: func(_ int, body []byte) error {
+			made = append(made, ids(body)...)
+			return nil
+		}}, 10, 0)
+	if err != nil {
+		return err
+	}
+	if len(made) != 1000 {
+		return fmt.Errorf("bulk requests made %d ports, not 1,000", len(made))
+	}
+	list := request("GET", "ports", "")
+	mark := []byte(`"mac_address":"`)
+	return r.measure("list of 1,000 ports", work{status: 200, request: func(int) []byte { return list }, answer: func(_ int, body []byte) error {
+		if n := bytes.Count(body, mark); n != 1000 {
+			return fmt.Errorf("the list has %d ports, not 1,000", n)
+		}
+		return nil
+	}}, r.lists, r.lists)
+}
+
+// create makes ports one by one and returns their ids.
+func (r *requests) create(clients, n int) (samples, []string, error) {
+	made := make([]string, n)
+	s, err := r.load.run(r.ctx, work{clients: clients, n: n, status: 201, answer: keep(made), request: prepare(n, func(int) []byte {
+		r.made++
+		return request("POST", "ports", `{"port":`+r.port()+`}`)
+	})})
+	return s, made, err
+}
+
+// createAndFloor makes ports with one client, and writes the same rows by bare
+// SQL: in turns, so that whatever else happens on the machine meets both.
+func (r *requests) createAndFloor(s *subject) error {
+	f, err := openFloor(r.ctx, s.database, filepath.Join(r.dir, "floor.sqlite"))
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	var ours, floor samples
+	for i := range r.blocks + 1 {
+		s, made, err := r.create(1, r.block)
+		if err != nil {
+			return err
+		}
+		bare, err := f.replay(r.ctx, made)
+		if err != nil {
+			return err
+		}
+		if i > 0 { // the first warms both
+			ours.add(s)
+			floor.add(bare)
+		}
+		r.portIDs = append(r.portIDs, made...)
+	}
+	r.times("port create, 1 client", ours)
+	r.times("port create, bare SQL of the same rows", floor)
+	r.value("port create over bare SQL", ours.percentile(50)/floor.percentile(50), len(ours.durations), "of the medians")
+	return nil
+}
+
+func (r *requests) ports() error {
+	s, made, err := r.create(8, r.creates)
+	if err != nil {
+		return err
+	}
+	r.times("port create, 8 clients", s)
+	r.portIDs = append(r.portIDs, made...)
+	at := func(i int) string { return r.portIDs[i%len(r.portIDs)] }
+	err = r.measure("port get", work{status: 200, request: prepare(2*r.gets, func(i int) []byte {
+		return request("GET", "ports/"+at(i*7919), "")
+	})}, r.gets, r.gets)
+	if err != nil {
+		return err
+	}
+	err = r.measure("port update", work{status: 200, request: prepare(2*r.changes, func(i int) []byte {
+		return request("PUT", "ports/"+at(i), fmt.Sprintf(`{"port":{"name":"renamed-%d"}}`, i))
+	})}, r.changes, r.changes)
+	if err != nil {
+		return err
+	}
+	if len(r.portIDs) < 2*r.changes {
+		return fmt.Errorf("%d ports are too few to delete %d", len(r.portIDs), 2*r.changes)
+	}
+	err = r.measure("port delete", work{status: 204, request: prepare(2*r.changes, func(i int) []byte {
+		return request("DELETE", "ports/"+at(i), "")
+	})}, r.changes, r.changes)
+	r.portIDs = r.portIDs[2*r.changes:]
+	return err
+}
+
+func (r *requests) rules() error {
+	body, err := r.load.one(r.ctx, "POST", "security-groups", `{"security_group":{"name":"bench"}}`, 201)
+	if err == nil {
+		r.group, err = id(body)
+	}
+	if err != nil {
+		return err
+	}
+	return r.measure("security-group rule create", work{status: 201, request: prepare(2*r.sizes.rules, func(i int) []byte {
+		return post("security-group-rules", `{"security_group_rule":{"security_group_id":%q,"direction":"ingress","ethertype":"IPv4","protocol":"tcp","port_range_min":%d,"port_range_max":%d}}`, r.group, i+1, i+1)
+	})}, r.sizes.rules, r.sizes.rules)
+}
+
+// loaded tells whether the server has an extension.
+func (r *requests) loaded(alias string) (bool, error) {
+	body, err := r.load.one(r.ctx, "GET", "extensions", "", 200)
+	if err != nil {
+		return false, err
+	}
+	var doc struct{ Extensions []struct{ Alias string } }
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return false, err
+	}
+	for _, x := range doc.Extensions {
+		if x.Alias == alias {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (r *requests) routersIfLoaded() error {
+	ok, err := r.loaded("router")
+	if err != nil {
+		return err
+	}
+	if !ok {
+		r.missing("router ", "extension not loaded")
+		return nil
+	}
+	n := min(r.routers, len(r.subnetIDs))
+	made := make([]string, n)
+	err = r.measure("router create", work{status: 201, answer: keep(made), request: prepare(n, func(i int) []byte {
+		return post("routers", `{"router":{"name":"router-%d"}}`, i)
+	})}, n, 0)
+	if err != nil {
+		return err
+	}
+	for _, action := range []string{"add", "remove"} {
+		err = r.measure("router interface "+action, work{status: 200, request: prepare(n, func(i int) []byte {
+			return request("PUT", "routers/"+made[i]+"/"+action+"_router_interface", fmt.Sprintf(`{"subnet_id":%q}`, r.subnetIDs[i]))
+		})}, n, 0)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count returns how many ports there are.
+func (r *requests) count() (int, error) {
+	body, err := r.load.one(r.ctx, "GET", "ports?fields=id", "", 200)
+	return len(ids(body)), err
+}
+
+// memory brings the server to its full number of ports and reads its size.
+func (b *bench) memory(ctx context.Context, r *requests, s *subject) error {
+	have, err := r.count()
+	if err != nil {
+		return err
+	}
+	for ; have+100 <= b.ports; have += 100 {
+		if _, err := r.load.run(ctx, work{clients: 1, n: 1, status: 201, request: func(int) []byte { return r.bulk() }}); err != nil {
+			return err
+		}
+	}
+	note := ""
+	if b.quick {
+		note = fmt.Sprintf("in fact %d ports", have)
+	}
+	size, err := resident(s.pid)
+	if err != nil {
+		return err
+	}
+	b.value("server memory, 10,000 ports", size, 0, note)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(b.idle):
+	}
+	if size, err = resident(s.pid); err != nil {
+		return err
+	}
+	b.value("server memory, 10,000 ports, 5 s idle", size, 0, note)
+	return nil
+}
+
+// startTimes starts servers, on new databases and on that of the load.
+func (b *bench) startTimes(ctx context.Context, start func(context.Context, string) (*subject, error), loaded string) error {
+	for _, f := range []struct {
+		name string
+		dir  func() (string, error)
+	}{
+		{"server start, new database", func() (string, error) { return os.MkdirTemp(b.dir, "new") }},
+		{"server start, 10,000 ports", func() (string, error) { return loaded, nil }},
+	} {
+		var s samples
+		for range b.starts {
+			dir, err := f.dir()
+			if err != nil {
+				return err
+			}
+			server, err := start(ctx, dir)
+			if err != nil {
+				return err
+			}
+			s.durations = append(s.durations, server.took)
+			if err := server.stop(); err != nil {
+				return err
+			}
+		}
+		b.times(f.name, s)
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+// Package main measures the product and prints its figures with targets, and
+// those of its peer beside them: requests to the API, memory, starts, and a
+// host on which instances are plugged.
+//
+//	go run ./test/bench [-quick] [-json FILE] [-only api|host]
+//
+// It knows the API, what a lab offers, the schema's table names, and what an
+// agent tells of itself.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
+	"syscall"
+)
+
+type options struct {
+	executable, dir, json, profile, only string
+	quick                                bool
+	out, progress                        io.Writer
+}
+
+func main() {
+	o := options{out: os.Stdout, progress: os.Stderr}
+	flag.StringVar(&o.executable, "executable", "", "the isospin `program`; empty builds it")
+	flag.StringVar(&o.dir, "dir", "", "`directory` for databases, on the disk that is to be measured; empty is the system's for temporary files")
+	flag.StringVar(&o.json, "json", "", "also write the figures to this `file`")
+	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process and write a CPU profile of it and of the load to this `file`")
+	flag.StringVar(&o.only, "only", "", "measure one part: api or host")
+	flag.BoolVar(&o.quick, "quick", false, "small numbers: shows that all can be measured, not how fast it is")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures everything and prints the table.
+func run(ctx context.Context, o options) (err error) {
+	p, err := readPeer()
+	if err != nil {
+		return err
+	}
+	b := &bench{sizes: full, executable: o.executable, quick: o.quick}
+	if o.quick {
+		b.sizes = quick
+	}
+	b.results = &results{peer: p, figures: map[string]*figure{}, progress: func(f *figure) {
+		switch {
+		case f.Missing != "":
+			fmt.Fprintf(o.progress, "%s: %s\n", f.Name, f.Missing)
+		case f.spec.by == byValue:
+			fmt.Fprintf(o.progress, "%s: %s %s\n", f.Name, number(f.Value), f.Unit)
+		default:
+			rate := ""
+			if f.PerSecond > 0 {
+				rate = ", " + number(f.PerSecond) + "/s"
+			}
+			fmt.Fprintf(o.progress, "%s: p50 %s ms, p99 %s ms%s\n", f.Name, number(f.P50), number(f.P99), rate)
+		}
+	}}
+	if b.dir, err = os.MkdirTemp(o.dir, "isospin-bench"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.executable == "" && o.profile == "" {
+		b.executable = filepath.Join(b.dir, "isospin")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", b.executable, "isospin/cmd/isospin")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build: %w: %s", err, out)
+		}
+	} else if b.executable, err = filepath.Abs(b.executable); err != nil {
+		return err
+	}
+	fmt.Fprintln(o.out)
+	if err := machine(o.out, b.dir); err != nil {
+		return err
+	}
+	if o.quick {
+		fmt.Fprintln(o.out, "Quick: numbers are too small for figures to be quoted.")
+	}
+	if err := b.measure(ctx, o); err != nil {
+		return err
+	}
+	fmt.Fprintln(o.out)
+	if err := b.table(o.out); err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "\nThis server: one process, SQLite with a flush at each commit (WAL, synchronous=FULL), auth_strategy = noauth: no token is checked.\nThe peer: %s. %s\n", p.Peer, p.Conditions)
+	if o.json == "" {
+		return nil
+	}
+	list := []*figure{}
+	for _, s := range specs {
+		if f := b.figures[s.name]; f != nil {
+			list = append(list, f)
+		}
+	}
+	text, err := json.MarshalIndent(map[string]any{"quick": o.quick, "peer": p.Peer, "figures": list}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.json, append(text, '\n'), 0o644)
+}
+
+func (b *bench) measure(ctx context.Context, o options) error {
+	switch {
+	case o.only != "" && o.only != "api" && o.only != "host":
+		return fmt.Errorf("-only %s: there are api and host", o.only)
+	case o.profile != "":
+		return b.profiled(ctx, o.profile)
+	}
+	if o.only != "host" {
+		err := b.api(ctx, func(ctx context.Context, dir string) (*subject, error) { return start(ctx, b.executable, dir) })
+		if err != nil {
+			return err
+		}
+	}
+	if o.only != "api" {
+		return b.host(ctx)
+	}
+	return nil
+}
+
+// profiled measures the API with the server in this process.
+func (b *bench) profiled(ctx context.Context, file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = b.api(ctx, startHere)
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
+}
