@@ -284,7 +284,7 @@ func (h *hypervisor) restarts(ctx context.Context) error {
 		}
 		took.durations = append(took.durations, d)
 		lost, sent, gap = lost+r.Lost(), sent+r.Sent, max(gap, r.LongestGap)
-		young, all, err := h.flows(ctx, time.Since(killed))
+		young, all, err := h.flows(ctx, killed)
 		if err != nil {
 			return err
 		}
@@ -363,10 +363,9 @@ func reconciled(ctx context.Context, client *http.Client) error {
 	})
 }
 
-// flows counts the flows of all bridges, and those that are younger than age:
-// what was written since. Flows that the switch learned have timeouts and are
-// left out.
-func (h *hypervisor) flows(ctx context.Context, age time.Duration) (young, all int, err error) {
+// flows counts the flows of all bridges, and those that were written since a
+// time. Flows that the switch learned have timeouts and are left out.
+func (h *hypervisor) flows(ctx context.Context, since time.Time) (young, all int, err error) {
 	out, err := h.host().Run(ctx, "ovs-vsctl", "list-br")
 	if err != nil {
 		return 0, 0, err
@@ -376,6 +375,7 @@ func (h *hypervisor) flows(ctx context.Context, age time.Duration) (young, all i
 		if err != nil {
 			return 0, 0, err
 		}
+		age := time.Since(since) // at least that of flows written then, when they were read
 		for line := range strings.Lines(string(out)) {
 			_, rest, ok := strings.Cut(line, "duration=")
 			if !ok || strings.Contains(line, "_timeout=") {
@@ -387,7 +387,7 @@ func (h *hypervisor) flows(ctx context.Context, age time.Duration) (young, all i
 				return 0, 0, fmt.Errorf("flow %q: %w", line, err)
 			}
 			all++
-			if seconds < age.Seconds() {
+			if seconds <= age.Seconds() {
 				young++
 			}
 		}
