@@ -200,11 +200,12 @@ func checkEdge(packages map[string]*pkg, p *pkg, e edge, complain func(string, .
 }
 
 // family is the directory of plug-ins that the package at dir is one of, the
-// nearest one; name is its directory there.
+// nearest one; name is its directory there. A harness for tests (exttest) is
+// none, and may use all of them.
 func family(dir string) (parent string, ok bool) {
 	parent = path.Dir(dir)
 	for _, pattern := range plugins {
-		if match, _ := path.Match(pattern, parent); match && path.Base(dir) != "all" {
+		if match, _ := path.Match(pattern, parent); match && path.Base(dir) != "all" && !strings.HasSuffix(dir, "test") {
 			return parent, true
 		}
 	}
