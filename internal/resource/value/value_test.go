@@ -62,7 +62,6 @@ const (
 )
 
 var (
-	long       = strings.Repeat("x", 300)
 	sixtyThree = strings.Repeat("a", 63)
 	fqdn253    = strings.Repeat(sixtyThree+".", 3) + strings.Repeat("a", 61)
 )
