@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -67,11 +68,17 @@ func (c *cloud) check(ctx context.Context) {
 	for _, s := range again {
 		_ = c.run.step(ctx, s.name, limit, s.fn)
 	}
-	host := c.vm[0].Host
-	if err := c.run.step(ctx, "agent of "+host.Name+" killed (SIGKILL) and restarted: no packet lost", 3*limit, func(ctx context.Context) (string, error) {
-		return c.killAgent(ctx, host)
-	}); err != nil {
+	hosts, err := c.hostsInUse(ctx)
+	if err != nil {
+		c.run.report("hosts with instances or the router", "", 0, err)
 		return
+	}
+	for _, host := range hosts {
+		if err := c.run.step(ctx, "agent of "+host.Name+" killed (SIGKILL) and restarted: no packet lost", 3*limit, func(ctx context.Context) (string, error) {
+			return c.killAgent(ctx, host)
+		}); err != nil {
+			return
+		}
 	}
 	_ = c.run.step(ctx, "everything still works after that", 2*limit, func(ctx context.Context) (string, error) {
 		for _, s := range again {
@@ -81,6 +88,25 @@ func (c *cloud) check(ctx context.Context) {
 		}
 		return fmt.Sprintf("%d checks again", len(again)), nil
 	})
+}
+
+// hostsInUse returns the hosts of the instances and that of the router.
+func (c *cloud) hostsInUse(ctx context.Context) ([]*lab.Host, error) {
+	ports, err := neutron.List[neutron.Port](ctx, c.api, url.Values{"device_id": {c.router.ID}})
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{c.vm[0].Host.Name: true, c.vm[2].Host.Name: true}
+	for _, p := range ports {
+		names[neutron.Value(p.HostID)] = true
+	}
+	var hosts []*lab.Host
+	for _, h := range c.lab.Hosts() {
+		if names[h.Name] {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts, nil
 }
 
 // leases gets a lease for each instance and compares it with the API.
