@@ -392,7 +392,10 @@ func (s *service) deleteRule(ctx context.Context, tx *store.Tx, r *Rule) error {
 }
 
 var (
-	withPorts = []int{6, 17, 33, 132, 136} // tcp, udp, dccp, sctp, udplite
+	// withPorts: tcp, udp, sctp. Neutron has dccp and udplite too, whose ports
+	// no switch can match: what cannot be rendered is refused here, so that it
+	// never keeps a port from being wired.
+	withPorts = []int{6, 17, 132}
 	onlyIPv6  = []int{41, 44, 58, 59, 60, 43}
 )
 
@@ -472,7 +475,7 @@ func checkNoPorts(r *Rule, protocol string) error {
 	if r.PortRangeMin == nil && r.PortRangeMax == nil {
 		return nil
 	}
-	return fault.New(fault.Invalid, "SecurityGroupInvalidProtocolForPort", "Ports cannot be specified for protocol %s. Ports are only supported for %s.", protocol, "dccp, sctp, tcp, udp, udplite")
+	return fault.New(fault.Invalid, "SecurityGroupInvalidProtocolForPort", "Ports cannot be specified for protocol %s. Ports are only supported for %s.", protocol, "sctp, tcp, udp")
 }
 
 func checkICMP(r *Rule) error {
