@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"isospin/internal/resource/value"
 )
 
 // Model knows where the attributes of a resource live in its Go type: in the
@@ -68,6 +70,45 @@ func (m *Model) Apply(r *Resource, o Object, body *Body) error {
 		}
 	}
 	return nil
+}
+
+// Value returns an attribute of the object (a pointer to T) in normal form;
+// false when it has no such field and its slots hold none.
+func (m *Model) Value(o Object, attribute string) (any, bool) {
+	if attribute == "project_id" {
+		attribute = "tenant_id"
+	}
+	v := reflect.ValueOf(o).Elem()
+	if index, ok := m.fields[attribute]; ok {
+		f := v.FieldByIndex(index)
+		switch p := f.Addr().Interface().(type) {
+		case *string:
+			return *p, true
+		case *bool:
+			return *p, true
+		case *int:
+			return int64(*p), true
+		case *int64:
+			return *p, true
+		case **string:
+			if *p == nil {
+				return nil, true
+			}
+			return **p, true
+		}
+		return normal(appendValue(nil, f))
+	}
+	if m.slots != nil {
+		if raw, ok := v.FieldByIndex(m.slots).Interface().(Slots)[attribute]; ok {
+			return normal(raw)
+		}
+	}
+	return nil, false
+}
+
+func normal(raw []byte) (any, bool) {
+	v, err := value.Decode(raw)
+	return v, err == nil
 }
 
 // Detach gives a copied object its own Slots.

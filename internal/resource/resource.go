@@ -89,6 +89,14 @@ type Service interface {
 	Encode(b []byte, o Object, fields map[string]bool) []byte
 }
 
+// Valuer is a Service that gives single attributes of its objects.
+type Valuer interface {
+	// Value returns an attribute in normal form (nil, bool, int64, float64,
+	// string, []any, map[string]any); false when the object has none such.
+	// Lists and maps must not be changed.
+	Value(o Object, attribute string) (any, bool)
+}
+
 // Tagger is a Service whose objects carry tags.
 type Tagger interface {
 	// SetTags replaces, adds or removes tags of one object: change gets the

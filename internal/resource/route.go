@@ -11,8 +11,12 @@ type Route struct {
 	// matches any one segment: "/quotas/{project_id}/details". A fixed segment
 	// goes before a parameter, and _ and - are alike in it.
 	Path string // required
-	// Action is the policy action, e.g. "get_quota". Empty: the service decides, or nobody needs to.
-	Action string // optional
+	// Action is the policy action, e.g. "get_quota". Required unless Open.
+	Action string
+	// OwnFree: a caller whose project is the parameter project_id needs no policy.
+	OwnFree bool // optional
+	// Open: everybody with a token may call it, or the service decides.
+	Open bool // optional
 	// Status of success; 0 is 200. With 204 there is no body.
 	Status int // optional
 	// Do serves the call; its errors are faults. What it returns is shown as

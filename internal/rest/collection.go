@@ -217,7 +217,7 @@ func (s *collection) act(c *call, a *resource.Action) error {
 		return err
 	}
 	id := c.params[0]
-	if err := c.enforce(a.Name, &Target{Resource: s.Resource, id: id}); err != nil {
+	if err := c.enforce(a.Name, &Target{Resource: s.Resource, Document: doc, id: id}); err != nil {
 		return err
 	}
 	v, err := a.Do(c.ctx, id, doc)
@@ -255,7 +255,8 @@ func (e *edge) addRoute(r resource.Route) {
 		if err != nil {
 			return err
 		}
-		if r.Action != "" {
+		own := r.OwnFree && c.who.ProjectID != "" && in.Params["project_id"] == c.who.ProjectID
+		if r.Action != "" && !own {
 			if err := e.Enforcer.Enforce(c.ctx, r.Action, &Target{Params: in.Params}); err != nil {
 				return err
 			}

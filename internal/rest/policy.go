@@ -27,6 +27,8 @@ type Target struct {
 	Resource *resource.Resource
 	// Body of a create or update, else nil.
 	Body *resource.Body
+	// Document is the decoded body of a member action, else nil.
+	Document any
 	// Params are the path's parameters of a route of no resource.
 	Params map[string]string
 

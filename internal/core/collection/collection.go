@@ -178,7 +178,7 @@ func (c *Collection[T, P]) Find(ctx context.Context, tx *store.Tx, id string) (*
 
 func (c *Collection[T, P]) scope(ctx context.Context) (string, []any) {
 	who := identity.From(ctx)
-	if who.Admin {
+	if who.SeesAll() {
 		return "", nil
 	}
 	if c.Scope != nil {
@@ -333,6 +333,11 @@ func (c *Collection[T, P]) Seal() { c.encoder = c.model.NewEncoder(c.Resource) }
 // Encode implements resource.Service.
 func (c *Collection[T, P]) Encode(b []byte, o resource.Object, fields map[string]bool) []byte {
 	return c.encoder.Append(b, o, fields)
+}
+
+// Value implements resource.Valuer.
+func (c *Collection[T, P]) Value(o resource.Object, attribute string) (any, bool) {
+	return c.model.Value(o, attribute)
 }
 
 // Same tells whether two objects differ in nothing but their standard attributes.

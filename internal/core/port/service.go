@@ -269,7 +269,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 	} else if err != nil {
 		return err
 	}
-	if who := identity.From(ctx); !who.Admin && parent.ProjectID != who.ProjectID && !parent.SharedFor(who.ProjectID) {
+	if who := identity.From(ctx); !who.SeesAll() && parent.ProjectID != who.ProjectID && !parent.SharedFor(who.ProjectID) {
 		return s.options.Networks.NotFound(p.NetworkID)
 	}
 	subnets, err := s.options.Subnets.OfNetwork(tx, p.NetworkID)

@@ -132,14 +132,14 @@ func (s *Service) Install(r *resource.Registry) {
 			list, err := s.overrides(ctx)
 			return map[string]any{"quotas": list}, err
 		}},
-		resource.Route{Method: "POST", Path: "/quotas", Do: func(context.Context, resource.Call) (any, error) {
+		resource.Route{Method: "POST", Path: "/quotas", Open: true, Do: func(context.Context, resource.Call) (any, error) {
 			return nil, fault.New(fault.NotImplemented, "HTTPNotImplemented", "POST requests are not supported on this resource.")
 		}},
-		resource.Route{Method: "GET", Path: "/quotas/{project_id}", Action: "get_quota", Do: func(ctx context.Context, c resource.Call) (any, error) {
+		resource.Route{Method: "GET", Path: "/quotas/{project_id}", Action: "get_quota", OwnFree: true, Do: func(ctx context.Context, c resource.Call) (any, error) {
 			q, err := s.show(ctx, project(c))
 			return map[string]any{"quota": q}, err
 		}},
-		resource.Route{Method: "GET", Path: "/quotas/{project_id}/default", Action: "get_quota", Do: func(context.Context, resource.Call) (any, error) {
+		resource.Route{Method: "GET", Path: "/quotas/{project_id}/default", Action: "get_quota", OwnFree: true, Do: func(context.Context, resource.Call) (any, error) {
 			q := map[string]any{}
 			for n, l := range s.limited {
 				q[n] = max(l.Default, -1)

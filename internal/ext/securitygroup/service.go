@@ -365,7 +365,7 @@ func (s *service) visibleGroup(ctx context.Context, tx *store.Tx, id string) (*G
 		return nil, err
 	}
 	who := identity.From(ctx)
-	if len(rows) == 0 || !who.Admin && rows[0].ProjectID != who.ProjectID {
+	if len(rows) == 0 || !who.SeesAll() && rows[0].ProjectID != who.ProjectID {
 		return nil, s.groups.NotFound(id)
 	}
 	return rows[0], nil
