@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,6 +34,8 @@ type bench struct {
 	executable string
 	dir        string
 	quick      bool
+	// profile, if set, writes a CPU profile from now until the function it returns is called.
+	profile func(figure string) (stop func() error, err error)
 }
 
 // api measures one server by its API, and then its memory and starts.
@@ -91,7 +94,7 @@ type requests struct {
 // numbers of the requests go on from one to the other.
 func (r *requests) measure(name string, w work, n, eight int) error {
 	w.clients, w.n = 1, n
-	s, err := r.load.run(r.ctx, w)
+	s, err := r.run(name+", 1 client", w)
 	if err != nil {
 		return err
 	}
@@ -105,11 +108,23 @@ func (r *requests) measure(name string, w work, n, eight int) error {
 	if answer != nil {
 		w.answer = func(i int, body []byte) error { return answer(n+i, body) }
 	}
-	if s, err = r.load.run(r.ctx, w); err != nil {
+	if s, err = r.run(name+", 8 clients", w); err != nil {
 		return err
 	}
 	r.times(name+", 8 clients", s)
 	return nil
+}
+
+// run carries out work, with a profile if one is wanted.
+func (r *requests) run(name string, w work) (s samples, err error) {
+	if r.profile != nil {
+		stop, failed := r.profile(name)
+		if failed != nil {
+			return s, failed
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	return r.load.run(r.ctx, w)
 }
 
 // prepare makes n requests ahead of their measurement.
@@ -197,9 +212,9 @@ func (r *requests) firstThousand() error {
 }
 
 // create makes ports one by one and returns their ids.
-func (r *requests) create(clients, n int) (samples, []string, error) {
+func (r *requests) create(figure string, clients, n int) (samples, []string, error) {
 	made := make([]string, n)
-	s, err := r.load.run(r.ctx, work{clients: clients, n: n, status: 201, answer: keep(made), request: prepare(n, func(int) []byte {
+	s, err := r.run(figure, work{clients: clients, n: n, status: 201, answer: keep(made), request: prepare(n, func(int) []byte {
 		r.made++
 		return request("POST", "ports", `{"port":`+r.port()+`}`)
 	})})
@@ -216,7 +231,7 @@ func (r *requests) createAndFloor(s *subject) error {
 	defer f.close()
 	var ours, floor samples
 	for i := range r.blocks + 1 {
-		s, made, err := r.create(1, r.block)
+		s, made, err := r.create("port create, 1 client", 1, r.block)
 		if err != nil {
 			return err
 		}
@@ -237,7 +252,7 @@ func (r *requests) createAndFloor(s *subject) error {
 }
 
 func (r *requests) ports() error {
-	s, made, err := r.create(8, r.creates)
+	s, made, err := r.create("port create, 8 clients", 8, r.creates)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 )
 
@@ -34,7 +35,7 @@ func main() {
 	flag.StringVar(&o.executable, "executable", "", "the isospin `program`; empty builds it")
 	flag.StringVar(&o.dir, "dir", "", "`directory` for databases, on the disk that is to be measured; empty is the system's for temporary files")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this `file`")
-	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process and write a CPU profile of it and of the load to this `file`")
+	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process, with more requests, and write a CPU profile of each figure of the API into this `directory`")
 	flag.StringVar(&o.only, "only", "", "measure one part: api or host")
 	flag.BoolVar(&o.quick, "quick", false, "small numbers: shows that all can be measured, not how fast it is")
 	flag.Parse()
@@ -134,16 +135,22 @@ func (b *bench) measure(ctx context.Context, o options) error {
 	return nil
 }
 
-// profiled measures the API with the server in this process.
-func (b *bench) profiled(ctx context.Context, file string) error {
-	f, err := os.Create(file)
-	if err != nil {
+// profiled measures the API with the server in this process, long enough for
+// profiles to have samples.
+func (b *bench) profiled(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return errors.Join(err, f.Close())
+	if !b.quick {
+		b.lists, b.creates, b.gets, b.changes = 4*b.lists, 4*b.creates, 10*b.gets, 4*b.changes
+		b.blocks, b.block = 1, 40*b.block // a block is one profile
 	}
-	err = b.api(ctx, startHere)
-	pprof.StopCPUProfile()
-	return errors.Join(err, f.Close())
+	b.profile = func(figure string) (func() error, error) {
+		f, err := os.Create(filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(figure)+".prof"))
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		return func() error { pprof.StopCPUProfile(); return f.Close() }, err
+	}
+	return b.api(ctx, startHere)
 }
