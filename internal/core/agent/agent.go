@@ -89,7 +89,9 @@ type Options struct {
 type Service struct {
 	*collection.Collection[Agent, *Agent]
 	down time.Duration
-	// OnReport hooks run in the transaction of a host's first report of an agent, and when its configuration changes.
+	// OnReport hooks run in the transaction of a host's first report of an
+	// agent, when its configuration changes, when it comes back, and when an
+	// administrator enables it.
 	OnReport []func(ctx context.Context, tx *store.Tx, a *Agent) error
 	// BeforeDelete hooks run before an agent is removed.
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, a *Agent) error
@@ -151,8 +153,11 @@ func New(o Options) *Service {
 		Create: func(context.Context, *store.Tx, *Agent, *resource.Body) error {
 			return fault.New(fault.Invalid, "BadRequest", "Bad agent request: Agent creation using API is not supported..")
 		},
-		Update: func(ctx context.Context, tx *store.Tx, _, want *Agent, _ *resource.Body) error {
-			return s.Save(ctx, tx, want)
+		Update: func(ctx context.Context, tx *store.Tx, old, want *Agent, _ *resource.Body) error {
+			if err := s.Save(ctx, tx, want); err != nil || old.AdminStateUp || !want.AdminStateUp {
+				return err
+			}
+			return s.reported(ctx, tx, want)
 		},
 		Delete: func(ctx context.Context, tx *store.Tx, a *Agent) error {
 			for _, hook := range s.BeforeDelete {

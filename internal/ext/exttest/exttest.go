@@ -21,6 +21,7 @@ import (
 	"isospin/internal/config"
 	"isospin/internal/core"
 	"isospin/internal/core/agent"
+	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/driver/mech"
 	_ "isospin/internal/driver/mech/all" // all drivers
@@ -62,6 +63,10 @@ type Core struct {
 	*core.Core
 	Hub *feed.Hub
 	t   testing.TB
+
+	segments   map[string]network.SegmentDriver
+	mechanisms []port.Mechanism
+	modules    []ext.Module
 }
 
 // New makes a core on a new database and follows its feed.
@@ -91,7 +96,7 @@ func New(t testing.TB, o Options) *Core {
 		schemas = append(schemas, m.Schemas...)
 	}
 	must(t, s.Upgrade(ctx, schemas...))
-	k := &Core{t: t, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
+	k := &Core{t: t, segments: segments, mechanisms: mechanisms, modules: modules, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
 	k.Hub = feed.New(feed.Options{Store: s, Logger: o.Logger})
 	k.Hub.ProjectCore(feed.Services{Networks: k.Networks, Subnets: k.Subnets, Ports: k.Ports, Agents: k.Agents})
 	server := feed.NewServer(feed.ServerOptions{Hub: k.Hub, Store: s, Agents: k.Agents, Logger: o.Logger})
@@ -207,6 +212,19 @@ func (k *Core) Settled() {
 		return err
 	}))
 	must(k.t, k.Hub.Reached(ctx, last))
+}
+
+// Restarted is the feed of a server that starts now on the same database. It follows nothing.
+func (k *Core) Restarted() *feed.Hub {
+	k.t.Helper()
+	c := core.New(core.Options{Config: k.Config, Store: k.Store, Logger: k.Logger, Segments: k.segments, Mechanisms: k.mechanisms})
+	h := feed.New(feed.Options{Store: k.Store, Logger: k.Logger})
+	h.ProjectCore(feed.Services{Networks: c.Networks, Subnets: c.Subnets, Ports: c.Ports, Agents: c.Agents})
+	for _, m := range k.modules {
+		must(k.t, m.Install(c, h))
+	}
+	must(k.t, h.Start(context.Background()))
+	return h
 }
 
 // View is what a host must hold now, of one kind, by id.

@@ -17,13 +17,18 @@ import (
 
 // place makes sure that a host serves the router which reaches its networks
 // and the one that is being added (nil: none). A router that no host can serve
-// stays where it is, or waits for a host. The caller saves the router.
+// stays where it is, or waits for a host. So does one whose host is not heard
+// of: it may well be forwarding, and two hosts must not have one address. The
+// caller saves the router.
 func (s *service) place(ctx context.Context, tx *store.Tx, r *Router, adding *network.Network) error {
 	if r.HostID != "" {
 		if adding == nil {
 			return nil
 		}
 		if ok, err := s.core.Ports.Reaches(tx, r.HostID, adding); err != nil || ok {
+			return err
+		}
+		if ok, err := s.heardOf(tx, r.HostID); err != nil || !ok {
 			return err
 		}
 	}
@@ -73,6 +78,21 @@ func (s *service) choose(tx *store.Tx, r *Router, adding *network.Network, excep
 		}
 	}
 	return "", nil
+}
+
+// heardOf tells whether those functions of a host live that take a router away.
+func (s *service) heardOf(tx *store.Tx, host string) (bool, error) {
+	agents, err := s.core.Agents.OnHost(tx, host)
+	if err != nil {
+		return false, err
+	}
+	alive := 0
+	for _, a := range agents {
+		if (a.AgentType == agent.L3 || a.AgentType == agent.OpenVSwitch) && s.core.Agents.IsAlive(a) {
+			alive++
+		}
+	}
+	return alive == 2, nil
 }
 
 func (s *service) reachesAll(tx *store.Tx, host string, networks []*network.Network) (bool, error) {
