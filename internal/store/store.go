@@ -134,11 +134,20 @@ func (s *Store) Close() error {
 	close(s.stop)
 	s.stopped.Wait()
 	for range cap(s.readers) {
-		c := <-s.readers
-		c.conn.Close()
+		(<-s.readers).close()
 	}
-	s.writer.conn.Close()
+	s.writer.close()
 	return s.db.Close()
+}
+
+// close gives the connection back. A statement that stays open would keep
+// SQLite from ending the connection for good, and with the last one the log
+// from becoming part of the database file.
+func (c *connection) close() {
+	for _, st := range c.statements {
+		st.Close()
+	}
+	c.conn.Close()
 }
 
 // Tx runs do in a read-write transaction and returns when it is durable. An
