@@ -161,6 +161,16 @@ func (i *Instance) AcquireLease(ctx context.Context) (*Lease, error) {
 	if err := i.configure(lease); err != nil {
 		return nil, err
 	}
+	// As DHCP clients do: an instance that had the address before may be
+	// remembered by others.
+	frames, err := i.Frames(nic)
+	if err != nil {
+		return nil, err
+	}
+	defer frames.Close()
+	if err := frames.Send(announcement(i.MAC, lease.Address.Addr())); err != nil {
+		return nil, fmt.Errorf("announce address: %w", err)
+	}
 	i.Lease = lease
 	return lease, nil
 }

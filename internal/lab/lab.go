@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -356,6 +357,9 @@ func (l *Lab) record() error {
 	for _, i := range l.instances {
 		r.Nodes = append(r.Nodes, NodeRecord{Name: i.Name, Kind: "instance", Namespace: i.Namespace, Host: i.Host.Name, PortID: i.PortID})
 	}
+	slices.SortStableFunc(r.Nodes, func(a, b NodeRecord) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
 	return r.write(l.runDir)
 }
 

@@ -257,8 +257,20 @@ func EchoFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, payload str
 // ARPReplyFrame builds an Ethernet frame from fromMAC that says: from is at
 // senderMAC.
 func ARPReplyFrame(fromMAC, senderMAC, toMAC net.HardwareAddr, from, to netip.Addr) []byte {
-	src, dst := from.As4(), to.As4()
-	return slices.Concat(toMAC, fromMAC, []byte{0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2}, senderMAC, src[:], toMAC, dst[:])
+	return arpFrame(2, fromMAC, senderMAC, toMAC, toMAC, from, to)
+}
+
+var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// announcement is the ARP announcement of RFC 5227: who has this address learns
+// that it is at this MAC now.
+func announcement(mac net.HardwareAddr, address netip.Addr) []byte {
+	return arpFrame(1, mac, mac, broadcast, make(net.HardwareAddr, 6), address, address)
+}
+
+func arpFrame(operation byte, fromMAC, senderMAC, toMAC, targetMAC net.HardwareAddr, sender, target netip.Addr) []byte {
+	src, dst := sender.As4(), target.As4()
+	return slices.Concat(toMAC, fromMAC, []byte{0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, operation}, senderMAC, src[:], targetMAC, dst[:])
 }
 
 // checksum is that of RFC 1071.

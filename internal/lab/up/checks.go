@@ -450,7 +450,7 @@ func (c *cloud) killAgent(ctx context.Context, host *lab.Host) (text string, err
 	}
 	late, err := c.bootOn(ctx, "late", host)
 	if late != nil {
-		defer func() { err = errors.Join(err, c.terminate(ctx, late)) }()
+		defer func() { err = errors.Join(err, c.terminate(context.WithoutCancel(ctx), late)) }()
 	}
 	if err != nil {
 		return "", err
@@ -497,7 +497,7 @@ func (c *cloud) killAgent(ctx context.Context, host *lab.Host) (text string, err
 	// And it can plug.
 	later, err := c.bootOn(ctx, "later", host)
 	if later != nil {
-		err = errors.Join(err, c.terminate(ctx, later))
+		err = errors.Join(err, c.terminate(context.WithoutCancel(ctx), later))
 	}
 	return fmt.Sprintf("%d pings, agent back at work %s after its start", sent, seconds(working.Sub(started))), err
 }

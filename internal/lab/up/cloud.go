@@ -244,6 +244,8 @@ func (c *cloud) active(ctx context.Context, i *instance) error {
 
 // terminate is the opposite of launch.
 func (c *cloud) terminate(ctx context.Context, i *instance) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	return errors.Join(
 		neutron.Delete[neutron.Port](ctx, c.api, i.port.ID),
 		c.lab.RemoveInstance(ctx, i.Instance),
