@@ -292,6 +292,12 @@ func (h *Hub) attach(host string, have []*feed.Held) (*view, *feed.ServerMessage
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v := &view{host: host, sent: map[Key]uint64{}, dirty: map[Key]*dirt{}, wake: make(chan struct{}, 1)}
+	if former := h.hosts[host]; former != nil {
+		select {
+		case former.wake <- struct{}{}: // to see that it is superseded
+		default:
+		}
+	}
 	h.hosts[host] = v
 	held := map[Key]uint64{}
 	for _, o := range have {

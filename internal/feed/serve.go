@@ -69,8 +69,8 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 		s.log.Error("agents cannot be registered", "host", hello.Host, "error", err)
 		return connect.NewError(connect.CodeUnavailable, errors.New("the agents cannot be registered now"))
 	}
-	view, message := s.hub.attach(hello.Host, hello.Have)
-	defer s.hub.detach(view)
+	view, message := s.hub.Open(hello.Host, hello.Have)
+	defer view.Close()
 	s.log.Info("host attached", "host", hello.Host, "held", len(hello.Have), "sent", len(message.Upserts), "deleted", len(message.Deletes), "sequence", message.Sequence)
 	defer s.log.Info("host detached", "host", hello.Host)
 	if err := stream.Send(message); err != nil {
@@ -86,24 +86,19 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 	return err
 }
 
-func (s *Server) send(ctx context.Context, v *view, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage]) error {
+func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage]) error {
 	for {
-		select {
-		case <-ctx.Done():
-			err := context.Cause(ctx)
-			if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
-				return nil
-			}
+		m, err := view.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, context.Canceled):
+			return nil
+		case errors.Is(err, ErrSuperseded):
+			return connect.NewError(connect.CodeAborted, err)
+		case err != nil:
 			return err
-		case <-v.wake:
 		}
-		if s.hub.superseded(v) {
-			return connect.NewError(connect.CodeAborted, errors.New("another stream has taken this host over"))
-		}
-		if m := s.hub.next(v); m != nil {
-			if err := stream.Send(m); err != nil {
-				return err
-			}
+		if err := stream.Send(m); err != nil {
+			return err
 		}
 	}
 }

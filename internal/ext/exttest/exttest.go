@@ -240,6 +240,81 @@ func (k *Core) View(host string, kind message.Kind) map[string]*message.Object {
 	return view
 }
 
+// Stream is a host's stream, and what the host holds by it.
+type Stream struct {
+	k    *Core
+	host string
+	s    *feed.Stream
+	held map[feed.Key]uint64
+}
+
+// Attach begins a host's stream. Its end is the test's.
+func (k *Core) Attach(host string) *Stream {
+	s, m := k.Hub.Open(host, nil)
+	k.t.Cleanup(s.Close)
+	a := &Stream{k, host, s, map[feed.Key]uint64{}}
+	a.take(m)
+	return a
+}
+
+func (a *Stream) take(m *message.ServerMessage) {
+	for _, o := range m.Upserts {
+		a.held[keyOf(o)] = o.Version
+	}
+	for _, d := range m.Deletes {
+		delete(a.held, feed.Key{Kind: d.Kind, ID: d.Id})
+	}
+	for _, d := range m.ForwardingDeltas {
+		a.held[feed.Key{Kind: message.Kind_KIND_FORWARDING, ID: d.NetworkId}] = d.Version
+	}
+	for _, d := range m.AddressSetDeltas {
+		a.held[feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: d.Id}] = d.Version
+	}
+}
+
+func keyOf(o *message.Object) feed.Key {
+	switch b := o.Body.(type) {
+	case *message.Object_Port:
+		return feed.Key{Kind: message.Kind_KIND_PORT, ID: b.Port.Id}
+	case *message.Object_Network:
+		return feed.Key{Kind: message.Kind_KIND_NETWORK, ID: b.Network.Id}
+	case *message.Object_Forwarding:
+		return feed.Key{Kind: message.Kind_KIND_FORWARDING, ID: b.Forwarding.NetworkId}
+	case *message.Object_SecurityGroup:
+		return feed.Key{Kind: message.Kind_KIND_SECURITY_GROUP, ID: b.SecurityGroup.Id}
+	case *message.Object_AddressSet:
+		return feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: b.AddressSet.Id}
+	case *message.Object_Router:
+		return feed.Key{Kind: message.Kind_KIND_ROUTER, ID: b.Router.Id}
+	}
+	return feed.Key{}
+}
+
+// Agrees makes sure that the stream has brought the host all that it must
+// hold now, in the versions of now, and nothing else.
+func (a *Stream) Agrees() {
+	a.k.t.Helper()
+	a.k.Settled()
+	want := map[feed.Key]uint64{}
+	for key, o := range a.k.Hub.Snapshot(a.host) {
+		want[key] = o.Version
+	}
+	// What is due was marked before Settled returned: there is nothing to wait for.
+	if m := a.s.Due(); m != nil {
+		a.take(m)
+	}
+	for key, version := range want {
+		if held, ok := a.held[key]; !ok || held != version {
+			a.k.t.Errorf("%s was not told %s %s as it is now (held: %v)", a.host, key.Kind, key.ID, ok)
+		}
+	}
+	for key := range a.held {
+		if _, ok := want[key]; !ok {
+			a.k.t.Errorf("%s was not told that %s %s is gone", a.host, key.Kind, key.ID)
+		}
+	}
+}
+
 // LastSequence is where the feed ends now.
 func (k *Core) LastSequence() int64 {
 	k.t.Helper()

@@ -80,6 +80,7 @@ func TestProjection(t *testing.T) {
 	}
 
 	// Everything that the message is made of makes it anew.
+	stream := w.Attach("host1")
 	last := m.Revision
 	for _, change := range []struct {
 		name string
@@ -107,6 +108,8 @@ func TestProjection(t *testing.T) {
 	} {
 		before := w.View("host1", message.Kind_KIND_ROUTER)[r].GetVersion()
 		change.do()
+		t.Log(change.name)
+		stream.Agrees()
 		o := w.View("host1", message.Kind_KIND_ROUTER)[r]
 		m := o.GetRouter()
 		if m == nil || change.want(m) != change.to {
@@ -119,6 +122,7 @@ func TestProjection(t *testing.T) {
 	}
 	w.project.Act("router", r, "remove_router_interface", `{"subnet_id": %q}`, v6)
 	w.project.Delete("router", r)
+	stream.Agrees()
 	if left := w.View("host1", message.Kind_KIND_ROUTER); len(left) != 0 {
 		t.Errorf("after the router, the host is told %v", left)
 	}
@@ -262,6 +266,13 @@ func TestScheduling(t *testing.T) {
 		t.Errorf("the router is on %q, which does not reach its gateway", h)
 	}
 	agents = append(agents, w.host("host1"))
+	streams := []*exttest.Stream{w.Attach("host0"), w.Attach("host1"), w.Attach("host2")}
+	agree := func() {
+		t.Helper()
+		for _, s := range streams {
+			s.Agrees()
+		}
+	}
 	if h := w.hostOf(r); h != "host1" {
 		t.Errorf("the router is on %q", h)
 	}
@@ -293,6 +304,8 @@ func TestScheduling(t *testing.T) {
 	h := w.hostOf(inside)
 	equal(t, "ports", w.portsOn(inside), h+"/ovs "+h+"/ovs")
 
+	agree()
+
 	// No agent, no new routers; what is there stays.
 	for _, a := range agents {
 		w.admin.Update("agent", a["L3 agent"], `{"admin_state_up": false}`)
@@ -318,6 +331,7 @@ func TestScheduling(t *testing.T) {
 		t.Errorf("the router is on %q", h)
 	}
 	equal(t, "ports", w.portsOn(r), "host2/ovs host2/ovs")
+	agree()
 	if s := w.project.Get("floatingip", f).Text("status"); s != "DOWN" {
 		t.Errorf("status is %s", s)
 	}
@@ -339,6 +353,7 @@ func TestScheduling(t *testing.T) {
 	if h := w.hostOf(r); h != "" {
 		t.Errorf("the router is on %q", h)
 	}
+	agree()
 }
 
 // The death of a host moves nothing: it may well go on forwarding.
