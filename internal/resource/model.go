@@ -169,14 +169,17 @@ type member struct {
 	index []int
 	slot  bool
 	omit  bool
+	// absent is what is shown of a slot that was never set: null, or nothing.
+	absent []byte
 }
 
 // NewEncoder prepares rendering; call it when all attributes are declared.
 // project_id is shown beside tenant_id.
 func (m *Model) NewEncoder(r *Resource) *Encoder {
 	e := &Encoder{model: m}
-	add := func(name string, from []int, slot bool) {
+	add := func(name string, from []int, slot bool) *member {
 		e.members = append(e.members, member{name: name, key: append(appendString(nil, name), ':'), index: from, slot: slot, omit: m.omit[name]})
+		return &e.members[len(e.members)-1]
 	}
 	for _, a := range r.Attributes() {
 		if !a.Flags.Has(Visible) {
@@ -188,7 +191,11 @@ func (m *Model) NewEncoder(r *Resource) *Encoder {
 				add("project_id", index, false)
 			}
 		} else if m.slots != nil {
-			add(a.Name, nil, true)
+			slot := add(a.Name, nil, true)
+			// Objects that are older than the extension have none.
+			if a.Default == nil && strings.HasSuffix(a.Type, "|null") {
+				slot.absent = []byte("null")
+			}
 		}
 	}
 	return e
@@ -210,6 +217,9 @@ func (e *Encoder) Append(b []byte, o Object, fields map[string]bool) []byte {
 		if m.slot {
 			raw, ok := slots[m.name]
 			if !ok {
+				raw = m.absent
+			}
+			if raw == nil {
 				continue
 			}
 			b = append(append(append(b, m.key...), raw...), ',')

@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -17,6 +18,15 @@ type Resource struct {
 	Path string
 	// Prefix of the URL between version and Path, e.g. "/qos". Usually empty.
 	Prefix string
+	// Parent is set on a sub-resource: each of its objects belongs to one of the
+	// parent's, and is found below it. The object has the parent's id as its
+	// member "<parent>_id", which need not be an attribute.
+	Parent *Resource
+	// Within returns the service of the objects that belong to one parent.
+	// Required with Parent; Service then is that of the objects of all parents.
+	Within func(parentID string) Service
+	// Only names the operations that are served: Show, List, Create, Update, Delete. nil: all.
+	Only []Operation
 	// Older: served by Neutron's older request path, which words some errors differently.
 	Older bool
 	// NativePaging: a marker that does not exist is a 404 of this resource.
@@ -41,6 +51,39 @@ type Resource struct {
 
 	attributes []*Attribute
 	byName     map[string]*Attribute
+}
+
+// Operation is one of the five calls that resources serve.
+type Operation string
+
+const (
+	Show   Operation = "show"
+	List   Operation = "list"
+	Create Operation = "create"
+	Update Operation = "update"
+	Delete Operation = "delete"
+)
+
+// Serves tells whether clients may call the operation at all.
+func (r *Resource) Serves(o Operation) bool { return r.Only == nil || slices.Contains(r.Only, o) }
+
+// URL is the path of the collection below the version; the ids of parents are
+// parameters: "/qos/policies/{policy_id}/bandwidth_limit_rules".
+func (r *Resource) URL() string {
+	if r.Parent == nil {
+		return r.Prefix + "/" + r.Path
+	}
+	return r.Parent.URL() + "/{" + r.Parent.Name + "_id}/" + r.Path
+}
+
+// PolicyAction is the name of an action in policy files: verb is get, create,
+// update or delete, and sub-resources put the parent in:
+// create_policy_bandwidth_limit_rule.
+func (r *Resource) PolicyAction(verb string) string {
+	if r.Parent == nil {
+		return verb + "_" + r.Name
+	}
+	return verb + "_" + r.Parent.Name + "_" + r.Name
 }
 
 // Add declares attributes; extensions add theirs to resources of others. It
@@ -145,7 +188,7 @@ func NewRegistry() *Registry {
 
 // Add registers a resource under its path; a duplicate panics.
 func (r *Registry) Add(res *Resource) {
-	key := res.Prefix + "/" + strings.ReplaceAll(res.Path, "-", "_")
+	key := strings.ReplaceAll(res.URL(), "-", "_")
 	if r.byPath[key] != nil {
 		panic("resource " + key + " is registered twice")
 	}

@@ -31,18 +31,57 @@ func (e *edge) addResource(r *resource.Resource) {
 			s.key = a.Name
 		}
 	}
+	if r.Parent != nil && (r.Within == nil || r.Parent.Parent != nil) {
+		panic("resource " + r.Name + " is not whole as a sub-resource")
+	}
 	path := pathOf(r)
-	e.root.add(http.MethodGet, path, r.Name, s.list)
-	e.root.add(http.MethodPost, path, r.Name, s.create)
-	e.root.add(http.MethodGet, path+"/{id}", r.Name, s.show)
-	e.root.add(http.MethodPut, path+"/{id}", r.Name, s.update)
-	e.root.add(http.MethodDelete, path+"/{id}", r.Name, s.delete)
+	for _, o := range []struct {
+		operation    resource.Operation
+		method, path string
+		serve        func(*call) error
+	}{
+		{resource.List, http.MethodGet, path, s.list},
+		{resource.Create, http.MethodPost, path, s.create},
+		{resource.Show, http.MethodGet, path + "/{id}", s.show},
+		{resource.Update, http.MethodPut, path + "/{id}", s.update},
+		{resource.Delete, http.MethodDelete, path + "/{id}", s.delete},
+	} {
+		if r.Serves(o.operation) {
+			e.root.add(o.method, o.path, r.Name, o.serve)
+		}
+	}
 	for _, a := range r.Actions {
 		e.root.add(a.Method, path+"/{id}/"+a.Name, r.Name, func(c *call) error { return s.act(c, &a) })
 	}
 	if tagger, ok := r.Service.(resource.Tagger); ok && r.Taggable {
 		e.addTags(r, tagger)
 	}
+}
+
+// service is that of the objects below the path's parent; of all, when there is none.
+func (s *collection) service(c *call) resource.Service {
+	if s.Parent == nil {
+		return s.Service
+	}
+	return s.Within(c.params[0])
+}
+
+// named is the id at the end of the path of one object.
+func (s *collection) named(c *call) string {
+	if s.Parent == nil {
+		return c.params[0]
+	}
+	return c.params[1]
+}
+
+// target is what policy decides about: body of a create or update, id of one object.
+func (s *collection) target(c *call, body *resource.Body, id string) *Target {
+	t := &Target{Resource: s.Resource, Body: body, id: id}
+	if s.Parent != nil {
+		t.within = s.service(c)
+		t.Params = map[string]string{s.Parent.Name + "_id": c.params[0]}
+	}
+	return t
 }
 
 func (s *collection) list(c *call) error {
@@ -54,7 +93,7 @@ func (s *collection) list(c *call) error {
 	if err != nil {
 		return err
 	}
-	objects, err := s.Service.List(c.ctx, list)
+	objects, err := s.service(c).List(c.ctx, list)
 	if err != nil {
 		return err
 	}
@@ -108,12 +147,14 @@ func (s *collection) show(c *call) error {
 	if err != nil {
 		return err
 	}
-	id := c.params[0]
-	o, err := s.Service.Get(c.ctx, id)
+	id := s.named(c)
+	o, err := s.service(c).Get(c.ctx, id)
 	if err != nil {
 		return err
 	}
-	err = s.edge.Enforcer.Enforce(c.ctx, "get_"+s.Name, &Target{Resource: s.Resource, id: id, object: o})
+	target := s.target(c, nil, id)
+	target.object = o
+	err = s.edge.Enforcer.Enforce(c.ctx, s.PolicyAction("get"), target)
 	if fault.IsKind(err, fault.Forbidden) {
 		if s.Older {
 			return notFound()
@@ -139,11 +180,11 @@ func (s *collection) create(c *call) error {
 		}
 	}
 	for _, body := range bodies {
-		if err := s.edge.Enforcer.Enforce(c.ctx, "create_"+s.Name, &Target{Resource: s.Resource, Body: body}); err != nil {
+		if err := s.edge.Enforcer.Enforce(c.ctx, s.PolicyAction("create"), s.target(c, body, "")); err != nil {
 			return err
 		}
 	}
-	objects, err := s.Service.Create(c.ctx, bodies)
+	objects, err := s.service(c).Create(c.ctx, bodies)
 	if err != nil {
 		return err
 	}
@@ -179,11 +220,11 @@ func (s *collection) update(c *call) error {
 	if err != nil {
 		return err
 	}
-	id := c.params[0]
-	if err := c.enforce("update_"+s.Name, &Target{Resource: s.Resource, Body: body, id: id}); err != nil {
+	id := s.named(c)
+	if err := c.enforce(s.PolicyAction("update"), s.target(c, body, id)); err != nil {
 		return err
 	}
-	o, err := s.Service.Update(c.ctx, id, body, match)
+	o, err := s.service(c).Update(c.ctx, id, body, match)
 	if err != nil {
 		return err
 	}
@@ -199,11 +240,11 @@ func (s *collection) delete(c *call) error {
 	if err != nil {
 		return err
 	}
-	id := c.params[0]
-	if err := c.enforce("delete_"+s.Name, &Target{Resource: s.Resource, id: id}); err != nil {
+	id := s.named(c)
+	if err := c.enforce(s.PolicyAction("delete"), s.target(c, nil, id)); err != nil {
 		return err
 	}
-	if err := s.Service.Delete(c.ctx, id, match); err != nil {
+	if err := s.service(c).Delete(c.ctx, id, match); err != nil {
 		return err
 	}
 	c.show(http.StatusNoContent, nil)
@@ -216,7 +257,7 @@ func (s *collection) act(c *call, a *resource.Action) error {
 	if err != nil {
 		return err
 	}
-	id := c.params[0]
+	id := s.named(c)
 	if err := c.enforce(a.Name, &Target{Resource: s.Resource, Document: doc, id: id}); err != nil {
 		return err
 	}

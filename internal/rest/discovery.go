@@ -110,4 +110,4 @@ func (e *edge) index(c *call) error {
 	return nil
 }
 
-func pathOf(r *resource.Resource) string { return r.Prefix + "/" + r.Path }
+func pathOf(r *resource.Resource) string { return r.URL() }

@@ -29,11 +29,14 @@ type Target struct {
 	Body *resource.Body
 	// Document is the decoded body of a member action, else nil.
 	Document any
-	// Params are the path's parameters of a route of no resource.
+	// Params are the path's parameters of a route of no resource; of a
+	// sub-resource, the parent's id, by "<parent>_id".
 	Params map[string]string
 
 	id     string
 	object resource.Object
+	// within is the service of the parent's objects; nil: the resource's.
+	within resource.Service
 }
 
 // Object returns the stored object, read when first asked for; nil on create
@@ -42,7 +45,11 @@ func (t *Target) Object(ctx context.Context) (resource.Object, error) {
 	if t.object != nil || t.id == "" {
 		return t.object, nil
 	}
-	o, err := t.Resource.Service.Get(ctx, t.id)
+	service := t.within
+	if service == nil {
+		service = t.Resource.Service
+	}
+	o, err := service.Get(ctx, t.id)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +80,8 @@ func (c *call) enforce(action string, target *Target) error {
 	if !fault.IsKind(err, fault.Forbidden) {
 		return err
 	}
-	see := Target{Resource: target.Resource, id: target.id, object: target.object}
-	if seen := c.edge.Enforcer.Enforce(c.ctx, "get_"+target.Resource.Name, &see); seen != nil {
+	see := Target{Resource: target.Resource, Params: target.Params, id: target.id, object: target.object, within: target.within}
+	if seen := c.edge.Enforcer.Enforce(c.ctx, target.Resource.PolicyAction("get"), &see); seen != nil {
 		if fault.IsKind(seen, fault.Forbidden) {
 			return notFound()
 		}
