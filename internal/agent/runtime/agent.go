@@ -49,6 +49,7 @@ type Agent struct {
 	logger    *slog.Logger
 	desired   *desired
 	reports   *reports
+	journal   *journal
 	metrics   *metrics
 	runners   []*runner
 	described chan struct{} // cap 1; a feature described itself anew
@@ -213,12 +214,21 @@ func (a *Agent) openState() (io.Closer, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	removeLeftovers(a.options.StateDir)
+	if a.journal, err = newJournal(a.options.StateDir, &feed.Hello{Host: a.options.Host, BinaryVersion: a.options.BinaryVersion}); err != nil {
+		return nil, errors.Join(fmt.Errorf("agent: %w", err), lock.Close())
+	}
+	a.desired.record = a.put
 	list, err := readStateFile(a.options.StateDir, a.options.Host)
 	if err != nil {
 		a.logger.Error("the saved state cannot be used; the host stays as it is until a server is there", "error", err)
 		return lock, nil
 	}
-	if list == nil {
+	news, err := readJournals(a.options.StateDir, a.options.Host)
+	if err != nil {
+		a.logger.Error("not all of the journal can be used", "error", err)
+	}
+	list = append(list, news...)
+	if len(list) == 0 {
 		return lock, nil
 	}
 	if err := a.desired.load(list); err != nil {
@@ -272,16 +282,29 @@ func (a *Agent) save() (err error) {
 		}
 		a.metrics.saves.WithLabelValues(result).Inc()
 	}()
-	state, versions := a.desired.snapshot()
+	upTo := 0
+	state, versions := a.desired.snapshot(func() { upTo = a.journal.rotate() })
 	if state == nil {
 		return nil
 	}
-	hello := &feed.Hello{Host: a.options.Host, BinaryVersion: a.options.BinaryVersion}
-	data, err := encodeState(hello, messages(state, versions, stateFileChunk))
+	data, err := encodeState(a.journal.hello, messages(state, versions, stateFileChunk))
 	if err != nil {
 		return err
 	}
-	return writeStateFile(a.options.StateDir, data)
+	if err := writeStateFile(a.options.StateDir, data); err != nil {
+		return err
+	}
+	return dropJournals(a.options.StateDir, upTo)
+}
+
+// put journals what the server said. When it cannot, the host is served all
+// the same: only a restart within the next second would know less.
+func (a *Agent) put(messages ...*feed.ServerMessage) {
+	err := a.journal.append(messages...)
+	if err != nil && !a.journal.failed {
+		a.logger.Error("what the server says cannot be journalled", "error", err)
+	}
+	a.journal.failed = err != nil
 }
 
 func setDefault(d *time.Duration, value time.Duration) {

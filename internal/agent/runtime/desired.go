@@ -26,7 +26,10 @@ type desired struct {
 	frozenVersions map[objectKey]uint64
 
 	// before is called with each change before features can see it.
-	before      func(*Changes)
+	before func(*Changes)
+	// record puts messages down before features can see what they change; nil: nowhere.
+	record      func(...*feed.ServerMessage)
+	unrecorded  []*feed.ServerMessage // of this sync
 	subscribers []*subscriber
 	dirty       chan struct{} // cap 1; the state differs from what was saved
 }
@@ -84,6 +87,7 @@ func (d *desired) apply(msg *feed.ServerMessage) error {
 	changes, err := d.objects.apply(msg)
 	d.before(&changes)
 	if d.syncing {
+		d.unrecorded = append(d.unrecorded, msg)
 		d.delayed.merge(&changes)
 		if !msg.Synced || errors.Is(err, errNotHeld) {
 			return err
@@ -94,11 +98,20 @@ func (d *desired) apply(msg *feed.ServerMessage) error {
 		news := d.delayed
 		d.delayed, d.syncing, d.frozen, d.frozenVersions = Changes{}, false, nil, nil
 		d.valid = true
+		d.put(d.unrecorded...)
+		d.unrecorded = nil
 		d.publish(&news)
 		return err
 	}
+	d.put(msg)
 	d.publish(&changes)
 	return err
+}
+
+func (d *desired) put(messages ...*feed.ServerMessage) {
+	if d.record != nil {
+		d.record(messages...)
+	}
 }
 
 func (d *desired) publish(changes *Changes) {
@@ -142,10 +155,11 @@ func (d *desired) state() *State {
 }
 
 // snapshot returns the State of now with the versions of its objects, which
-// the caller may keep; nil if there is none.
-func (d *desired) snapshot() (*State, map[objectKey]uint64) {
+// the caller may keep; nil if there is none. at is called at that very moment.
+func (d *desired) snapshot(at func()) (*State, map[objectKey]uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	at()
 	state := d.stateLocked()
 	switch {
 	case state == nil:
