@@ -60,7 +60,7 @@ type Router struct {
 
 	// Child rows.
 	ExternalGateway *Gateway `json:"external_gateway_info"`
-	// HostID is the host that serves the router; empty: none.
+	// HostID is the host that serves the router; empty: none does.
 	HostID string `json:"host"`
 	// PortIDs are its interfaces.
 	PortIDs []string `json:"port_ids"`
@@ -135,6 +135,7 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 		port_id VARCHAR(36) PRIMARY KEY REFERENCES port (id) ON DELETE CASCADE,
 		router_id VARCHAR(36) NOT NULL REFERENCES router (id))`,
 	`CREATE INDEX router_port_router ON router_port (router_id)`,
+	// An empty host: the router waits for one.
 	`CREATE TABLE router_binding (
 		router_id VARCHAR(36) PRIMARY KEY REFERENCES router (id) ON DELETE CASCADE, host VARCHAR(255) NOT NULL)`,
 	`CREATE INDEX router_binding_host ON router_binding (host)`,

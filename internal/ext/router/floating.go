@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -184,13 +185,21 @@ func internalAddress(p *port.Port, fixed netip.Addr) (port.FixedIP, error) {
 // routerBetween is the router with an interface on the subnet and its gateway
 // on the external network, preferably the one that is the subnet's gateway; nil: none.
 func (s *service) routerBetween(tx *store.Tx, subnetID, externalID string) (*Router, error) {
-	rows, err := s.routers.Table.Select(tx, `JOIN router_port rp ON rp.router_id = t.id JOIN ip_allocation a ON a.port_id = rp.port_id
-		JOIN subnet n ON n.id = a.subnet_id JOIN port g ON g.id = t.gateway_port_id
-		WHERE a.subnet_id = ? AND g.network_id = ? ORDER BY CASE WHEN a.ip_address = n.gateway_ip THEN 0 ELSE 1 END, t.created_at, t.id LIMIT 1`, subnetID, externalID)
-	if err != nil || len(rows) == 0 {
+	var id string
+	// By the interfaces on the network, which are few, not by the addresses of
+	// the subnet: the || keeps the database from its index.
+	err := tx.Row(`SELECT t.id FROM subnet n JOIN port p ON p.network_id = n.network_id AND p.device_owner = ?
+		JOIN router_port rp ON rp.port_id = p.id JOIN ip_allocation a ON a.port_id = p.id AND a.subnet_id || '' = n.id
+		JOIN router t ON t.id = rp.router_id JOIN port g ON g.id = t.gateway_port_id
+		WHERE n.id = ? AND g.network_id = ? ORDER BY CASE WHEN a.ip_address = n.gateway_ip THEN 0 ELSE 1 END, t.created_at, t.id LIMIT 1`,
+		[]any{port.OwnerRouterInterface, subnetID, externalID}, &id)
+	if errors.Is(err, store.ErrNoRow) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	return rows[0], nil
+	return s.routers.Load(tx, id)
 }
 
 // taken is the fault of a second floating IP for one address.

@@ -33,10 +33,14 @@ func (s *service) place(ctx context.Context, tx *store.Tx, r *Router, adding *ne
 		}
 	}
 	host, err := s.choose(tx, r, adding, "")
-	if err != nil || host == "" {
+	if err != nil {
 		return err
 	}
-	return s.bind(ctx, tx, r, host)
+	if host != "" {
+		return s.bind(ctx, tx, r, host)
+	}
+	_, err = tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, '') ON CONFLICT DO NOTHING", r.ID)
+	return err
 }
 
 // choose is the host with the fewest routers whose agents reach all networks
@@ -125,14 +129,10 @@ func (s *service) networksOf(tx *store.Tx, r *Router) ([]*network.Network, error
 	return networks, nil
 }
 
-// bind gives the router with all its ports to a host; empty: to none. Floating
+// bind gives the router with all its ports to a host; empty: it waits for one. Floating
 // IPs are DOWN until the host has them. The caller saves the router.
 func (s *service) bind(ctx context.Context, tx *store.Tx, r *Router, host string) error {
-	if host == "" {
-		if _, err := tx.Exec("DELETE FROM router_binding WHERE router_id = ?", r.ID); err != nil {
-			return err
-		}
-	} else if _, err := tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, ?) ON CONFLICT (router_id) DO UPDATE SET host = excluded.host", r.ID, host); err != nil {
+	if _, err := tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, ?) ON CONFLICT (router_id) DO UPDATE SET host = excluded.host", r.ID, host); err != nil {
 		return err
 	}
 	r.HostID = host
@@ -186,7 +186,7 @@ func (s *service) agentReported(ctx context.Context, tx *store.Tx, a *agent.Agen
 	if !config.RouterAutoSchedule.Of(s.core.Config) {
 		return nil
 	}
-	waiting, err := s.routers.Table.Select(tx, `WHERE NOT EXISTS (SELECT 1 FROM router_binding b WHERE b.router_id = t.id)
+	waiting, err := s.routers.Table.Select(tx, `WHERE t.id IN (SELECT router_id FROM router_binding WHERE host = '')
 		AND (t.gateway_port_id IS NOT NULL OR EXISTS (SELECT 1 FROM router_port p WHERE p.router_id = t.id)) ORDER BY t.created_at, t.id`)
 	if err != nil {
 		return err
