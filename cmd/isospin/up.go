@@ -50,6 +50,9 @@ func newUpCommand() *cobra.Command {
 		// A terminal that is closed ends the cloud too.
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 		defer stop()
+		// When nobody reads any more (up | head), writing fails instead of
+		// ending this program with everything still there.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 		// Removing takes an instant and must not be cut short.
 		ignore := func() { signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) }
 		context.AfterFunc(ctx, ignore)

@@ -60,6 +60,7 @@ type Lab struct {
 
 	underlay, outside *Node
 	metadata          *metadata
+	http              *http.Client
 	hosts             []*Host
 	server            *process
 
@@ -108,6 +109,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		started:  time.Now(),
 		underlay: &Node{Name: "underlay", Namespace: prefix(id) + "underlay"},
 		outside:  &Node{Name: "outside", Namespace: prefix(id) + "outside"},
+		http:     &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()},
 		metadata: newMetadata(o.Logger), instances: map[string]*Instance{},
 	}
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -250,7 +252,7 @@ func (l *Lab) awaitServer(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
+		if resp, err := l.http.Do(req); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode < 500 {
 				return nil
@@ -290,7 +292,7 @@ func (l *Lab) AwaitAgent(ctx context.Context, h *Host) error {
 }
 
 // Client returns a client of the lab's API.
-func (l *Lab) Client() *neutron.Client { return &neutron.Client{Endpoint: l.Endpoint} }
+func (l *Lab) Client() *neutron.Client { return &neutron.Client{Endpoint: l.Endpoint, HTTP: l.http} }
 
 // Hosts returns the emulated hypervisors.
 func (l *Lab) Hosts() []*Host { return l.hosts }
@@ -366,6 +368,8 @@ func (l *Lab) record() error {
 // Close ends every process and removes everything that the lab made, except a
 // data folder that was asked for.
 func (l *Lab) Close() error {
+	// The server would wait for a connection on which nothing was asked yet.
+	l.http.CloseIdleConnections()
 	// Agents and switches of all hosts at once: each takes its time to end.
 	var group sync.WaitGroup
 	if l.server != nil {

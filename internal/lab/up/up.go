@@ -38,6 +38,9 @@ var ErrChecks = errors.New("not everything works")
 // returns ErrChecks if a check failed; else it stays until ctx ends, also
 // with failed checks, so that these can be looked into.
 func Run(ctx context.Context, o Options) (err error) {
+	if err := lab.Check(); err != nil {
+		return err
+	}
 	began := time.Now()
 	removed, err := lab.RemoveLeftovers(o.Lab.RunDir, o.Logger)
 	for _, id := range removed {
