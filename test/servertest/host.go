@@ -56,6 +56,7 @@ type Host struct {
 
 	stream *connect.BidiStreamForClient[message.AgentMessage, message.ServerMessage]
 	end    context.CancelFunc
+	conn   net.Conn
 	done   chan struct{}
 }
 
@@ -84,7 +85,13 @@ func (h *Host) Open() error {
 	h.transport.Protocols.SetUnencryptedHTTP2(true)
 	h.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", h.server.Feed)
+		conn, err := d.DialContext(ctx, "unix", h.server.Feed)
+		if err == nil {
+			h.mu.Lock()
+			h.conn = conn
+			h.mu.Unlock()
+		}
+		return conn, err
 	}
 	ctx, end := context.WithCancel(context.Background())
 	h.end, h.done = end, make(chan struct{})
@@ -121,6 +128,12 @@ func (h *Host) Detach() {
 		return
 	}
 	h.end()
+	// The end of the context alone does not end a stream whose request is still open.
+	h.mu.Lock()
+	if h.conn != nil {
+		h.conn.Close()
+	}
+	h.mu.Unlock()
 	<-h.done
 	h.transport.CloseIdleConnections()
 	h.end = nil
@@ -128,6 +141,9 @@ func (h *Host) Detach() {
 
 // Report tells the server what became of objects.
 func (h *Host) Report(applied ...*message.Applied) error {
+	if h.end == nil {
+		return errors.New("host " + h.Name + " is not attached")
+	}
 	return h.stream.Send(&message.AgentMessage{Body: &message.AgentMessage_Report{Report: &message.Report{Applied: applied}}})
 }
 

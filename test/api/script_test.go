@@ -1,0 +1,450 @@
+package api
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite"
+
+	message "isospin/api/feed"
+	"isospin/internal/store"
+	"isospin/test/servertest"
+)
+
+// TestScripts plays testdata/*.api, each against a server of its own.
+//
+//	## heading                        a subtest; those of a file run in order
+//	POST /networks {"network": {}}    a request; lines that begin with a space go on with it
+//	If-Match: revision_number=1       a header of it
+//	201 {"network": {"id": "$n"}}     status and body, or
+//	409 NetworkInUse Unable to …      status, type and message of an error; a status alone: no body
+//	rows: network +1 ~1 -1, port +1   what became of the tables since the heading or the last "rows:"
+//	events: create network $n, …      and which events there were
+//	attach h1 10.0.0.1                a host attaches to the feed
+//	report h1 $port ACTIVE dhcp       and reports on a port, as its Open vSwitch (default) or DHCP agent
+//	config [ml2] x = y                at the top: configuration of the server
+//
+// A request that begins with ~ is repeated until its answer is as expected.
+// Of an object, the answer must have the members that are written; of a list,
+// exactly the items, in any order when the first is "~". "$name" is what it
+// was when it first came; "*" is anything, "!" that there is no such member.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.api")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".api"), func(t *testing.T) {
+			t.Parallel()
+			play(t, file)
+		})
+	}
+}
+
+type player struct {
+	whole *testing.T // of the file: hosts stay attached from one heading to the next
+	*servertest.Server
+	vars   map[string]string
+	hosts  map[string]*servertest.Host
+	rows   map[string]map[string]string
+	events int64
+	file   string
+}
+
+type step struct {
+	line int
+	text string // continued lines joined
+}
+
+func play(t *testing.T, file string) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conf strings.Builder
+	type section struct {
+		title string
+		steps []step
+	}
+	var sections []section
+	for i, line := range strings.Split(string(raw), "\n") {
+		switch {
+		case strings.TrimSpace(line) == "" || strings.HasPrefix(line, "# "):
+		case strings.HasPrefix(line, "config "):
+			conf.WriteString(strings.Replace(strings.TrimPrefix(line, "config "), "] ", "]\n", 1) + "\n")
+		case strings.HasPrefix(line, "## "):
+			sections = append(sections, section{title: line[3:]})
+		case len(sections) == 0:
+			t.Fatalf("%s:%d: before the first heading", file, i+1)
+		default:
+			s := &sections[len(sections)-1]
+			if line[0] == ' ' && len(s.steps) > 0 {
+				s.steps[len(s.steps)-1].text += "\n" + line
+				continue
+			}
+			s.steps = append(s.steps, step{i + 1, line})
+		}
+	}
+	p := &player{whole: t, Server: servertest.Start(t, servertest.Networks+conf.String()), vars: map[string]string{}, hosts: map[string]*servertest.Host{}, file: file}
+	for _, s := range sections {
+		if !t.Run(s.title, func(t *testing.T) { p.section(t, s.steps) }) {
+			return // what follows builds upon it
+		}
+	}
+	for _, h := range p.hosts {
+		if err := h.Faults(); err != nil {
+			t.Error(err)
+		}
+		p.Settle(t)
+		servertest.Eventually(t, "host "+h.Name+" holds what the hub says", func() bool { return h.Differs() == "" })
+		h.Detach()
+	}
+}
+
+var (
+	variable = regexp.MustCompile(`\$[a-z][a-zA-Z0-9]*`)
+	header   = regexp.MustCompile(`^[A-Z][A-Za-z-]+: `)
+	status   = regexp.MustCompile(`^[0-9]{3}( |$)`)
+)
+
+func (p *player) expand(s string) string {
+	return variable.ReplaceAllStringFunc(s, func(v string) string {
+		if have, ok := p.vars[v]; ok {
+			return have
+		}
+		return v
+	})
+}
+
+func (p *player) section(t *testing.T, steps []step) {
+	if slices.ContainsFunc(steps, func(s step) bool { return strings.HasPrefix(s.text, "rows:") }) {
+		p.rows = p.snapshot(t)
+	}
+	p.events = p.LastSequence(t)
+	for i := 0; i < len(steps); i++ {
+		s := steps[i]
+		word, rest, _ := strings.Cut(s.text, " ")
+		at := fmt.Sprintf("%s:%d: %s", p.file, s.line, strings.Split(s.text, "\n")[0])
+		switch word {
+		case "rows:":
+			now := p.snapshot(t)
+			if have, want := diffOf(p.rows, now), normal(rest); have != want {
+				t.Errorf("%s\nchanged: %s", at, have)
+			}
+			p.rows = now
+		case "events:":
+			p.checkEvents(t, at, rest)
+		case "attach":
+			name, address, _ := strings.Cut(rest, " ")
+			h := p.Host(name, servertest.OpenVSwitch(address), &message.Function{AgentType: "DHCP agent", Binary: "neutron-dhcp-agent", Topic: "N/A", AvailabilityZone: "nova", Configurations: `{}`})
+			h.Attach(p.whole)
+			p.hosts[name] = h
+		case "report":
+			p.report(t, at, strings.Fields(rest))
+		default:
+			var headers []string
+			for i++; i < len(steps) && header.MatchString(steps[i].text) && !status.MatchString(steps[i].text); i++ {
+				headers = append(headers, p.expand(steps[i].text))
+			}
+			if i == len(steps) || !status.MatchString(steps[i].text) {
+				t.Fatalf("%s: no answer follows", at)
+			}
+			p.request(t, at, s.text, headers, steps[i].text)
+		}
+	}
+}
+
+func (p *player) request(t *testing.T, at, request string, headers []string, answer string) {
+	request, patient := strings.CutPrefix(request, "~")
+	method, rest, _ := strings.Cut(request, " ")
+	path, body, _ := strings.Cut(rest, " ")
+	path, body = p.expand(path), p.expand(body)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		a, err := p.Do(method, path, body, headers...)
+		if err != nil {
+			t.Fatalf("%s: %v", at, err)
+		}
+		vars := maps.Clone(p.vars)
+		wrong := p.compare(a, answer)
+		if wrong == "" {
+			return
+		}
+		p.vars = vars
+		if !patient || time.Now().After(deadline) {
+			t.Fatalf("%s\n%s\nwant: %s\ngot:  %s", at, wrong, p.expand(answer), a)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (p *player) compare(a *servertest.Answer, want string) string {
+	code, rest, _ := strings.Cut(want, " ")
+	rest = strings.TrimSpace(rest)
+	if strconv.Itoa(a.Status) != code {
+		return "another status"
+	}
+	switch {
+	case rest == "":
+		if len(a.Body) > 0 {
+			return "there is a body"
+		}
+	case rest[0] == '{':
+		var have, expected any
+		if err := json.Unmarshal([]byte(rest), &expected); err != nil {
+			return fmt.Sprintf("the expected body is no JSON: %v", err)
+		}
+		if err := a.Decode(&have); err != nil {
+			return err.Error()
+		}
+		return p.match("", expected, have)
+	default:
+		typ, message := a.Error()
+		if have := typ + " " + message; have != p.expand(rest) {
+			return "another error: " + have
+		}
+	}
+	return ""
+}
+
+// match tells how what there is differs from what is wanted.
+func (p *player) match(at string, want, have any) string {
+	switch want := want.(type) {
+	case string:
+		if want == "*" {
+			return ""
+		}
+		text, isText := have.(string)
+		if variable.FindString(want) == want && want != "" {
+			if _, known := p.vars[want]; !known {
+				if !isText {
+					text = fmt.Sprint(have)
+				}
+				p.vars[want] = text
+				return ""
+			}
+		}
+		if expanded := p.expand(want); !isText || text != expanded {
+			return fmt.Sprintf("%s is %v, want %q", at, have, expanded)
+		}
+	case map[string]any:
+		object, ok := have.(map[string]any)
+		if !ok {
+			return fmt.Sprintf("%s is %v, want an object", at, have)
+		}
+		for _, k := range slices.Sorted(maps.Keys(want)) {
+			v, there := object[k]
+			if want[k] == "!" {
+				if there {
+					return fmt.Sprintf("%s.%s is there", at, k)
+				}
+				continue
+			}
+			if !there {
+				return fmt.Sprintf("%s.%s is missing", at, k)
+			}
+			if wrong := p.match(at+"."+k, want[k], v); wrong != "" {
+				return wrong
+			}
+		}
+	case []any:
+		list, ok := have.([]any)
+		if !ok {
+			return fmt.Sprintf("%s is %v, want a list", at, have)
+		}
+		if len(want) > 0 && want[0] == "~" {
+			return p.matchAnyOrder(at, want[1:], list)
+		}
+		if len(list) != len(want) {
+			return fmt.Sprintf("%s has %d items, want %d", at, len(list), len(want))
+		}
+		for i := range want {
+			if wrong := p.match(fmt.Sprintf("%s[%d]", at, i), want[i], list[i]); wrong != "" {
+				return wrong
+			}
+		}
+	default:
+		if want != have {
+			return fmt.Sprintf("%s is %v, want %v", at, have, want)
+		}
+	}
+	return ""
+}
+
+func (p *player) matchAnyOrder(at string, want, list []any) string {
+	if len(list) != len(want) {
+		return fmt.Sprintf("%s has %d items, want %d", at, len(list), len(want))
+	}
+	left := slices.Clone(list)
+next:
+	for i, w := range want {
+		for j, have := range left {
+			vars := maps.Clone(p.vars)
+			if p.match("", w, have) == "" {
+				left = slices.Delete(left, j, j+1)
+				continue next
+			}
+			p.vars = vars
+		}
+		return fmt.Sprintf("%s: no item is as the wanted %d", at, i)
+	}
+	return ""
+}
+
+func (p *player) checkEvents(t *testing.T, at, want string) {
+	var have []string
+	err := p.Store.View(t.Context(), func(tx *store.Tx) error {
+		events, err := tx.Events(p.events, 10000)
+		for _, e := range events {
+			have = append(have, fmt.Sprintf("%s %s %s", e.Op, e.Kind, e.ID))
+			p.events = e.Sequence
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	if want = strings.TrimSpace(strings.ReplaceAll(want, "\n", " ")); want != "" && want != "none" {
+		list = strings.Split(want, ",")
+	}
+	ok := len(list) == len(have)
+	for i := range list {
+		fields := strings.Fields(list[i])
+		ok = ok && len(fields) == 3
+		if !ok {
+			break
+		}
+		got := strings.Fields(have[i])
+		if v := fields[2]; strings.HasPrefix(v, "$") && p.vars[v] == "" {
+			p.vars[v] = got[2]
+		}
+		ok = fields[0] == got[0] && fields[1] == got[1] && (fields[2] == "*" || p.expand(fields[2]) == got[2])
+		if !ok {
+			break
+		}
+	}
+	if !ok {
+		t.Errorf("%s\nevents: %s", p.expand(at), strings.Join(have, ", "))
+	}
+}
+
+func (p *player) report(t *testing.T, at string, words []string) {
+	h := p.hosts[words[0]]
+	if h == nil || len(words) < 3 {
+		t.Fatalf("%s: want: report HOST PORT STATE [dhcp]", at)
+	}
+	id := p.expand(words[1])
+	servertest.Eventually(t, h.Name+" has port "+id, func() bool { return h.Port(id) != nil })
+	agentType := "Open vSwitch agent"
+	if len(words) > 3 && words[3] == "dhcp" {
+		agentType = "DHCP agent"
+	}
+	p.Settle(t)
+	var revision int64
+	servertest.Eventually(t, h.Name+" has the newest port "+id, func() bool {
+		revision = h.Port(id).GetRevision()
+		return h.Differs() == ""
+	})
+	state := message.State(message.State_value["STATE_"+words[2]])
+	if err := h.Report(&message.Applied{Kind: message.Kind_KIND_PORT, Id: id, Revision: revision, AgentType: agentType, State: state}); err != nil {
+		t.Fatalf("%s: %v", at, err)
+	}
+}
+
+// snapshot reads all tables but the events': table → primary key → row.
+func (p *player) snapshot(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+p.Database+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tables := map[string]map[string]string{}
+	for _, table := range texts(t, db, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT IN ('event', 'schema_version')") {
+		keys := strings.Join(texts(t, db, "SELECT name FROM pragma_table_info('"+table+"') WHERE pk > 0 ORDER BY pk"), " || '/' || ")
+		all := strings.Join(texts(t, db, "SELECT 'quote(' || name || ')' FROM pragma_table_info('"+table+"')"), " || '/' || ")
+		rows := map[string]string{}
+		for _, r := range texts(t, db, "SELECT "+keys+" || char(10) || "+all+" FROM "+table) {
+			k, v, _ := strings.Cut(r, "\n")
+			rows[k] = v
+		}
+		tables[table] = rows
+	}
+	return tables
+}
+
+func texts(t *testing.T, db *sql.DB, query string) []string {
+	t.Helper()
+	rows, err := db.Query(query)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var list []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		list = append(list, s)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func diffOf(before, after map[string]map[string]string) string {
+	var parts []string
+	for _, table := range slices.Sorted(maps.Keys(after)) {
+		added, changed, removed := 0, 0, 0
+		for k, v := range after[table] {
+			if was, there := before[table][k]; !there {
+				added++
+			} else if was != v {
+				changed++
+			}
+		}
+		for k := range before[table] {
+			if _, there := after[table][k]; !there {
+				removed++
+			}
+		}
+		words := []string{table}
+		for _, n := range []struct {
+			sign string
+			n    int
+		}{{"+", added}, {"~", changed}, {"-", removed}} {
+			if n.n > 0 {
+				words = append(words, n.sign+strconv.Itoa(n.n))
+			}
+		}
+		if len(words) > 1 {
+			parts = append(parts, strings.Join(words, " "))
+		}
+	}
+	if parts == nil {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func normal(s string) string {
+	parts := strings.Split(s, ",")
+	for i, part := range parts {
+		parts[i] = strings.Join(strings.Fields(part), " ")
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
