@@ -72,7 +72,7 @@ func (s *Segment) form() providerForm {
 // present fills the members that are derived from the rows.
 func (n *Network) present(project string) {
 	n.Shared = n.SharedFor(project)
-	n.NetworkType, n.PhysicalNetwork, n.SegmentationID, n.MultiSegments = nil, nil, nil, nil
+	n.forget()
 	switch len(n.Segments) {
 	case 0:
 	case 1:
@@ -91,6 +91,11 @@ func raw(v any) json.RawMessage {
 	b, err := json.Marshal(v)
 	if err != nil { // strings and numbers always marshal
 		return nil
+// forget drops what a client wrote of the segments: the rows tell.
+func (n *Network) forget() {
+	n.NetworkType, n.PhysicalNetwork, n.SegmentationID, n.MultiSegments = nil, nil, nil, nil
+}
+
 	}
 	return b
 }

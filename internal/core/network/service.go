@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"math/big"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"isospin/internal/fault"
 	"isospin/internal/identity"
 	"isospin/internal/resource"
+	"isospin/internal/resource/value"
 	"isospin/internal/store"
 )
 
@@ -173,6 +175,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 	n.ID, n.Status = resource.NewID(), "ACTIVE"
 	requests, err := providerRequests(body)
 	if err != nil {
+	n.forget()
 		return err
 	}
 	for _, hook := range s.OnWrite {
@@ -282,7 +285,7 @@ func providerRequests(body *resource.Body) ([]Request, error) {
 	given := false
 	read := func(v any, name string, r *Request) error {
 		switch v := v.(type) {
-		case nil:
+		case nil, value.NotSpecified:
 		case string:
 			if name == "provider:network_type" {
 				r.NetworkType = v
@@ -293,6 +296,8 @@ func providerRequests(body *resource.Body) ([]Request, error) {
 			r.SegmentationID = int(v)
 		default:
 			return fault.InvalidInput("%s is not of the right type", name)
+		case *big.Int: // of no type's range
+			r.SegmentationID = -1
 		}
 		return nil
 	}
@@ -363,6 +368,7 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 	}
 	for _, hook := range s.OnWrite {
 		if err := hook(ctx, tx, want); err != nil {
+	want.forget()
 			return err
 		}
 	}
