@@ -30,7 +30,6 @@ import (
 	"isospin/internal/ext"
 	_ "isospin/internal/ext/all"
 	"isospin/internal/feed"
-	"isospin/internal/identity"
 	"isospin/internal/rest"
 	"isospin/internal/store"
 )
@@ -68,7 +67,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			s.close()
 		}
 	}()
-	authenticator, err := authenticator(o.Config)
+	access, err := newAccess(o.Config, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +116,12 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := s.Hub.Start(ctx); err != nil {
 		return nil, err
 	}
+	if err := access.complete(o.Config, o.Logger, s.Core.Registry); err != nil {
+		return nil, err
+	}
 	s.edge = rest.NewServer(rest.New(rest.Options{
-		Registry: s.Core.Registry, Authenticator: authenticator, Logger: o.Logger, Metrics: o.Metrics,
+		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
+		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri,
 		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed},
 	}), o.Logger)
 	if err := s.listen(); err != nil {
@@ -126,15 +129,6 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}
 	ok = true
 	return s, nil
-}
-
-func authenticator(c *config.Config) (identity.Authenticator, error) {
-	switch strategy := config.AuthStrategy.Of(c); strategy {
-	case "noauth":
-		return identity.NoAuth{}, nil
-	default:
-		return nil, fmt.Errorf("[DEFAULT] auth_strategy: %s is not in this release; set auth_strategy = noauth and let nothing but trusted callers reach bind_host", strategy)
-	}
 }
 
 func paginationLimit(c *config.Config) (int, error) {
@@ -169,7 +163,7 @@ func (s *Server) listen() error {
 	if s.api, err = net.Listen("tcp", address); err != nil {
 		return fmt.Errorf("[DEFAULT] bind_host, bind_port: %w", err)
 	}
-	if !loopback(s.api.Addr()) {
+	if config.AuthStrategy.Of(s.config) == noauth && !loopback(s.api.Addr()) {
 		s.log.Warn("the API is reachable from other machines, and auth_strategy = noauth makes every caller an administrator", "address", address)
 	}
 	s.agents, err = s.listenFeed(config.FeedListen.Of(s.config))

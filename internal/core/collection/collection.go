@@ -282,6 +282,9 @@ func (c *Collection[T, P]) Create(ctx context.Context, items []*resource.Body) (
 
 // Update implements resource.Service.
 func (c *Collection[T, P]) Update(ctx context.Context, id string, body *resource.Body, match resource.Match) (resource.Object, error) {
+	if c.Options.Update == nil {
+		return nil, c.cannot("update")
+	}
 	var want *T
 	err := c.Store.Tx(ctx, func(tx *store.Tx) error {
 		old, err := c.Find(ctx, tx, id)
@@ -307,6 +310,9 @@ func (c *Collection[T, P]) Update(ctx context.Context, id string, body *resource
 
 // Delete implements resource.Service.
 func (c *Collection[T, P]) Delete(ctx context.Context, id string, match resource.Match) error {
+	if c.Options.Delete == nil {
+		return c.cannot("delete")
+	}
 	return c.Store.Tx(ctx, func(tx *store.Tx) error {
 		o, err := c.Find(ctx, tx, id)
 		if err != nil {
@@ -317,6 +323,11 @@ func (c *Collection[T, P]) Delete(ctx context.Context, id string, match resource
 		}
 		return c.Options.Delete(ctx, tx, o)
 	})
+}
+
+// cannot is the fault for what the resource's API does not have.
+func (c *Collection[T, P]) cannot(verb string) error {
+	return fault.New(fault.NotImplemented, "HTTPNotImplemented", "%s %s using API is not supported.", c.Resource.Name, verb)
 }
 
 func check(match resource.Match, revision int64) error {

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+
+	"isospin/internal/config"
+	"isospin/internal/identity"
+	"isospin/internal/identity/keystone"
+	"isospin/internal/identity/policy"
+	"isospin/internal/resource"
+	"isospin/internal/rest"
+)
+
+// noauth is the auth_strategy without callers and rules.
+const noauth = "noauth"
+
+// access is who may do what, as auth_strategy has it.
+type access struct {
+	authenticator identity.Authenticator
+	enforcer      rest.Enforcer
+	// uri is where callers are told to get a token.
+	uri string
+}
+
+// newAccess reads how callers are found out, before anything else is opened.
+func newAccess(c *config.Config, log *slog.Logger) (*access, error) {
+	switch strategy := config.AuthStrategy.Of(c); strategy {
+	case noauth:
+		return &access{authenticator: identity.NoAuth{}, enforcer: rest.AllowAll{}}, nil
+	case "keystone":
+		a, uri, err := keystone.FromConfig(c, log)
+		if err != nil {
+			return nil, err
+		}
+		return &access{authenticator: a, uri: uri}, nil
+	default:
+		return nil, fmt.Errorf("[DEFAULT] auth_strategy: %s is neither keystone nor noauth", strategy)
+	}
+}
+
+// complete adds the policy, which needs all resources; what has no rule ends the start.
+func (a *access) complete(c *config.Config, log *slog.Logger, registry *resource.Registry) error {
+	if a.enforcer != nil {
+		return nil
+	}
+	engine, err := policy.New(policy.Options{Config: c, Logger: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	if err := engine.Check(); err != nil {
+		return err
+	}
+	a.authenticator, a.enforcer = engine.Authenticator(a.authenticator), engine
+	return nil
+}
