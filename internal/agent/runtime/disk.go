@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protodelim"
@@ -133,6 +134,8 @@ func writeStateFile(dir string, data []byte) (err error) {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+const lockPatience = 500 * time.Millisecond
+
 // lockDirectory keeps a second agent from working on the same state, and thus
 // on the same host. The kernel unlocks when the process is gone, however it
 // ended.
@@ -141,7 +144,14 @@ func lockDirectory(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock file: %w", err)
 	}
-	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	// A child that a killed agent had begun to start holds the lock until it runs its program.
+	give := time.Now().Add(lockPatience)
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(give) {
+		time.Sleep(10 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		f.Close()
 		return nil, fmt.Errorf("another agent is running with the state directory %s", dir)
