@@ -21,8 +21,6 @@ type Module struct {
 	// Install builds the services, registers resources and extensions, hooks
 	// into the core's, and adds projections to the feed.
 	Install func(c *core.Core, f *feed.Hub) error // required
-	// Reports registers what hosts' reports on the module's objects do; called after Install.
-	Reports func(s *feed.Server)
 	// After names modules whose tables or services must be there first.
 	After []string
 }

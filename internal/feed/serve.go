@@ -38,9 +38,6 @@ func NewServer(o ServerOptions) *Server {
 	return &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger}
 }
 
-// OnApplied is the hub's.
-func (s *Server) OnApplied(kind feed.Kind, f AppliedFunc) { s.hub.OnApplied(kind, f) }
-
 // Handler returns the path and handler of the service.
 func (s *Server) Handler() (string, http.Handler) { return feedconnect.NewFeedHandler(s) }
 

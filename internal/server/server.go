@@ -101,13 +101,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.Hub = feed.New(feed.Options{Store: s.Store, Logger: o.Logger})
 	s.Hub.ProjectCore(feed.Services{Networks: s.Core.Networks, Subnets: s.Core.Subnets, Ports: s.Core.Ports, Agents: s.Core.Agents})
 	s.feed = feed.NewServer(feed.ServerOptions{Hub: s.Hub, Store: s.Store, Agents: s.Core.Agents, Logger: o.Logger})
-	s.feed.OnApplied(message.Kind_KIND_PORT, reportPort(s.Core.Ports))
+	s.Hub.OnApplied(message.Kind_KIND_PORT, reportPort(s.Core.Ports))
 	for _, m := range modules {
 		if err := m.Install(s.Core, s.Hub); err != nil {
 			return nil, fmt.Errorf("extension family %s: %w", m.Name, err)
-		}
-		if m.Reports != nil {
-			m.Reports(s.feed)
 		}
 	}
 	if err := s.Core.Seal(); err != nil {

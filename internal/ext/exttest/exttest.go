@@ -99,13 +99,9 @@ func New(t testing.TB, o Options) *Core {
 	k := &Core{t: t, segments: segments, mechanisms: mechanisms, modules: modules, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
 	k.Hub = feed.New(feed.Options{Store: s, Logger: o.Logger})
 	k.Hub.ProjectCore(feed.Services{Networks: k.Networks, Subnets: k.Subnets, Ports: k.Ports, Agents: k.Agents})
-	server := feed.NewServer(feed.ServerOptions{Hub: k.Hub, Store: s, Agents: k.Agents, Logger: o.Logger})
 	k.Hub.OnApplied(message.Kind_KIND_PORT, k.reportPort)
 	for _, m := range modules {
 		must(t, m.Install(k.Core, k.Hub))
-		if m.Reports != nil {
-			m.Reports(server)
-		}
 	}
 	must(t, k.Seal())
 	must(t, k.Hub.Start(ctx))
