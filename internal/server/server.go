@@ -120,6 +120,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
 		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri,
 		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed},
+		Healthy: func(ctx context.Context) error { return s.Store.View(ctx, func(*store.Tx) error { return nil }) },
 	}), o.Logger)
 	if err := s.listen(); err != nil {
 		return nil, err
