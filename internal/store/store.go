@@ -12,7 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 )
 
 // Options of Open.
@@ -32,8 +32,9 @@ type Store struct {
 	writer  *connection
 	jobs    chan *job
 	readers chan *connection
-	stop    chan struct{}
-	stopped sync.WaitGroup
+	// stop asks the writer to end, ended tells that it has.
+	stop, ended chan struct{}
+	closing     sync.Once
 
 	mu        sync.Mutex
 	followers map[chan struct{}]struct{}
@@ -69,7 +70,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	s := &Store{log: o.Logger, db: db, jobs: make(chan *job, 4*maxBatch), stop: make(chan struct{}), followers: map[chan struct{}]struct{}{}}
+	s := &Store{log: o.Logger, db: db, jobs: make(chan *job, 4*maxBatch), stop: make(chan struct{}), ended: make(chan struct{}), followers: map[chan struct{}]struct{}{}}
 	if s.writer, err = s.connect(ctx); err != nil {
 		db.Close()
 		return nil, err
@@ -87,10 +88,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}
 		s.readers <- c
 	}
-	s.stopped.Add(1)
 	go s.write()
 	return s, nil
 }
+
+// inMemory counts databases in memory: those of one name are one database.
+var inMemory atomic.Int64
 
 // DataSource turns [database] connection into what the driver "sqlite" opens.
 // It makes the file, if there is none, and its directory.
@@ -102,7 +105,7 @@ func DataSource(connection string) (string, error) {
 	}
 	path = strings.TrimPrefix(path, "/")
 	if path == "" {
-		return fmt.Sprintf("file:/isospin-%p?vfs=memdb&", new(int)) + sqlitePragmas, nil
+		return fmt.Sprintf("file:/isospin-%d?vfs=memdb&", inMemory.Add(1)) + sqlitePragmas, nil
 	}
 	if dir := filepath.Dir(path); dir != "." {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -129,15 +132,18 @@ func (s *Store) connect(ctx context.Context) (*connection, error) {
 	return &connection{conn: c, statements: map[string]*sql.Stmt{}}, nil
 }
 
-// Close ends the store; transactions under way are finished first.
-func (s *Store) Close() error {
-	close(s.stop)
-	s.stopped.Wait()
-	for range cap(s.readers) {
-		(<-s.readers).close()
-	}
-	s.writer.close()
-	return s.db.Close()
+// Close ends the store; transactions under way are finished first. Closing twice is once.
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() {
+		close(s.stop)
+		<-s.ended
+		for range cap(s.readers) {
+			(<-s.readers).close()
+		}
+		s.writer.close()
+		err = s.db.Close()
+	})
+	return err
 }
 
 // close gives the connection back. A statement that stays open would keep
@@ -169,11 +175,11 @@ func (s *Store) Tx(ctx context.Context, do func(tx *Tx) error) error {
 	select {
 	case <-j.done:
 		return j.err
-	case <-s.stop:
+	case <-s.ended:
 		select {
 		case <-j.done:
 			return j.err
-		case <-time.After(5 * time.Second):
+		default: // it came too late for the writer
 			return ErrClosed
 		}
 	}
@@ -184,6 +190,8 @@ func (s *Store) View(ctx context.Context, do func(tx *Tx) error) error {
 	var c *connection
 	select {
 	case c = <-s.readers:
+	case <-s.stop:
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -202,7 +210,7 @@ func (s *Store) View(ctx context.Context, do func(tx *Tx) error) error {
 // write is the one writer. Transactions that wait while a commit is on its way
 // to the disk share the next one (group commit), each under a savepoint.
 func (s *Store) write() {
-	defer s.stopped.Done()
+	defer close(s.ended)
 	for {
 		select {
 		case j := <-s.jobs:
@@ -220,83 +228,117 @@ func (s *Store) write() {
 	}
 }
 
+// batch carries out the job and those that wait, and commits them together.
 func (s *Store) batch(first *job) {
-	var good []*job
-	begun := false
-	begin := func() error {
-		if begun {
-			return nil
-		}
-		begun = true
-		return (&Tx{c: s.writer}).exec("BEGIN IMMEDIATE")
-	}
 	raw := &Tx{c: s.writer}
+	var good []*job // in the transaction that is open
+	var err error
 	n := 0
-	for j := first; j != nil; {
+	for j := first; j != nil && err == nil; {
 		n++
-		j.tx = &Tx{c: s.writer, writable: true}
-		if j.err = begin(); j.err == nil {
-			// The first needs no savepoint: when it fails, nothing is lost by undoing the whole transaction.
-			nested := len(good) > 0
-			if nested {
-				j.err = raw.exec("SAVEPOINT t")
-			}
-			if j.err == nil {
-				if j.err = run(j.do, j.tx); j.err == nil {
-					j.err = j.tx.writeEvents()
-				}
-			}
-			switch {
-			case j.err == nil && nested:
-				j.err = raw.exec("RELEASE t")
-			case j.err != nil && nested:
-				if err := raw.exec("ROLLBACK TO t"); err == nil {
-					err = raw.exec("RELEASE t")
-					_ = err // the commit will tell
-				}
-			case j.err != nil:
-				if err := raw.exec("ROLLBACK"); err != nil {
-					s.log.Error("rollback failed", "error", err)
-				}
-				begun = false
-			}
+		// The first needs no savepoint: when it fails, nothing is lost by undoing the whole transaction.
+		nested := len(good) > 0
+		if nested {
+			j.err = raw.exec("SAVEPOINT t")
 		} else {
-			begun = false
+			j.err = raw.exec("BEGIN IMMEDIATE")
+		}
+		if j.err == nil {
+			if j.err = j.run(s.writer); j.err == nil && nested {
+				j.err = raw.exec("RELEASE t")
+			}
+			if j.err != nil {
+				if err = s.undo(raw, nested); err != nil {
+					s.log.Error("a transaction cannot be undone alone", "error", err)
+				}
+			}
 		}
 		if j.err == nil {
 			good = append(good, j)
 		} else {
 			close(j.done)
 		}
-		j = nil
-		if n < maxBatch {
+		if j = nil; n < maxBatch && err == nil {
 			select {
 			case j = <-s.jobs:
 			default:
 			}
 		}
 	}
-	if !begun {
+	if len(good) == 0 {
 		return
 	}
-	err := raw.exec("COMMIT")
+	if err == nil {
+		err = raw.exec("COMMIT")
+	}
 	if err != nil {
 		s.log.Error("commit failed", "error", err, "transactions", len(good))
-		if err := raw.exec("ROLLBACK"); err != nil {
-			s.log.Debug("rollback after a failed commit", "error", err)
+		if undo := s.undo(raw, false); undo != nil {
+			s.log.Debug("rollback after a failed commit", "error", undo)
+		}
+		if len(good) > 1 && errors.Is(err, ErrReferenced) {
+			// A constraint that is checked at the end: only whoever broke it is to fail.
+			s.log.Warn("the transactions are carried out one by one")
+			for _, j := range good {
+				s.alone(j)
+			}
+			return
 		}
 	}
-	changed := false
-	for _, j := range good {
-		changed = changed || len(j.tx.events) > 0
-		if err != nil {
-			j.err = fmt.Errorf("commit: %w", err)
+	if err != nil {
+		err = fmt.Errorf("commit: %w", err)
+	}
+	s.finish(good, err)
+}
+
+// alone carries out a job in a transaction of its own.
+func (s *Store) alone(j *job) {
+	raw := &Tx{c: s.writer}
+	if j.err = raw.exec("BEGIN IMMEDIATE"); j.err == nil {
+		if j.err = j.run(s.writer); j.err == nil {
+			j.err = raw.exec("COMMIT")
 		}
+		if j.err != nil {
+			if undo := s.undo(raw, false); undo != nil {
+				s.log.Debug("rollback of one transaction", "error", undo)
+			}
+		}
+	}
+	s.finish([]*job{j}, j.err)
+}
+
+// undo ends a transaction, or takes back what came after its savepoint. An
+// error for a savepoint means that the whole transaction is lost.
+func (s *Store) undo(raw *Tx, nested bool) error {
+	if !nested {
+		return raw.exec("ROLLBACK")
+	}
+	if err := raw.exec("ROLLBACK TO t"); err != nil {
+		return err
+	}
+	return raw.exec("RELEASE t")
+}
+
+// finish answers those whose transaction has ended.
+func (s *Store) finish(jobs []*job, err error) {
+	changed := false
+	for _, j := range jobs {
+		changed = changed || len(j.tx.events) > 0
+		j.err = err
 		close(j.done)
 	}
 	if err == nil && changed {
 		s.signal()
 	}
+}
+
+// run carries out a job inside of the transaction that is open, its events included.
+func (j *job) run(c *connection) error {
+	j.tx = &Tx{c: c, writable: true}
+	if err := run(j.do, j.tx); err != nil {
+		return err
+	}
+	return j.tx.writeEvents()
 }
 
 func run(do func(*Tx) error, tx *Tx) (err error) {
