@@ -200,6 +200,9 @@ func TestAttributes(t *testing.T) {
 				if name == "project_id" {
 					name = "tenant_id"
 				}
+				if _, ok := want[collection][name]; ok && f.Alias == "standard-attr-description" {
+					continue // for those that define none of their own
+				}
 				a.contributor = f.Alias
 				want[collection][name] = a
 			}

@@ -30,6 +30,8 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "stateful-security-group", Name: "Stateful security group", Description: "Indicates if the security group is stateful or not", Updated: "2019-11-26T09:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "Add new field with normalized cidr calculated from remote_ip_prefix in security group rules", Updated: "2020-07-28T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rule belongs to the project's default security group", Description: "Flag to determine if the security group rule belongs to the project's default security group", Updated: "2023-05-23T10:00:00-00:00", Requires: []string{"security-group"}},
+		resource.Extension{Alias: "address-group", Name: "Address group", Description: "Support address group", Updated: "2020-07-15T10:00:00-00:00", Requires: []string{"security-group"}},
+		resource.Extension{Alias: "security-groups-remote-address-group", Name: "Remote address group id field for security group rules", Description: "Add new field of remote address group id in SG rules", Updated: "2020-08-25T10:00:00-00:00", Requires: []string{"security-group"}},
 	)
 	c.Ports.Resource.Add(resource.Attribute{
 		Name: "security_groups", Flags: resource.Post | resource.Put | resource.Visible | resource.Filter, Default: resource.Unspecified,
@@ -40,6 +42,7 @@ func install(c *core.Core, f *feed.Hub) error {
 	c.Quotas.Register(quota.Limited{Resource: "security_group_rule", Table: "security_group_rule", Default: config.QuotaSecurityGroupRule.Of(c.Config)})
 	core.Add(c, s.groups)
 	core.Add(c, s.rules)
+	core.Add(c, s.addressGroups)
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.completePort)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.checkPortUpdate)
 	c.Networks.OnWrite = append(c.Networks.OnWrite, s.onNetworkWrite)
@@ -71,6 +74,8 @@ type Rule struct {
 	RemoteGroupID  *string `json:"remote_group_id" db:"remote_group_id"`
 	// NormalizedCIDR is the network form of RemoteIPPrefix.
 	NormalizedCIDR *string `json:"normalized_cidr" db:"normalized_cidr"`
+	// RemoteAddressGroupID is the address group whose addresses are the remote side.
+	RemoteAddressGroupID *string `json:"remote_address_group_id" db:"remote_address_group_id"`
 	// Fingerprint is unique within the group: two rules that match the same have the same.
 	Fingerprint string `json:"-" db:"fingerprint"`
 	// BelongsToDefault is only shown.
@@ -98,7 +103,7 @@ var schema = store.Schema{Module: "ext/securitygroup", Steps: [][]string{{
 		UNIQUE (security_group_id, fingerprint))`,
 	`CREATE INDEX security_group_rule_project ON security_group_rule (project_id)`,
 	`CREATE INDEX security_group_rule_remote ON security_group_rule (remote_group_id)`,
-}}}
+}, addressGroupTables}}
 
 const (
 	post    = resource.Post
@@ -135,6 +140,7 @@ func newRuleResource() *resource.Resource {
 		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "security_group_id", Flags: post | visible | policy | filter | sortKey, Required: true, Validate: resource.Rules{"type:string": 36}, Type: "string"},
 		resource.Attribute{Name: "remote_group_id", Flags: post | visible | filter | sortKey, Default: nil, Type: "string|null"},
+		resource.Attribute{Name: "remote_address_group_id", Flags: post | visible | filter | sortKey, Default: nil, Type: "string|null"},
 		resource.Attribute{Name: "direction", Flags: post | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:values": []any{"ingress", "egress"}}, Type: "string"},
 		resource.Attribute{Name: "protocol", Flags: post | visible | filter | sortKey, Default: nil, Convert: "convert_protocol", Type: "string|null"},
 		resource.Attribute{Name: "port_range_min", Flags: post | visible | filter | sortKey, Default: nil, Convert: "convert_validate_port_value", Type: "int|null"},

@@ -10,7 +10,7 @@ import (
 )
 
 // projection tells hosts the groups of their ports, and the addresses of the
-// groups that those groups' rules name.
+// security groups and address groups that those groups' rules name.
 type projection struct {
 	// onHost: host → group → ports of the host that have the group.
 	onHost map[string]map[string]map[string]struct{}
@@ -18,7 +18,7 @@ type projection struct {
 	hosts map[string]map[string]struct{}
 	// rules: group → rule id → rule.
 	rules map[string]map[string]*Rule
-	// members: group → address → number of ports that have it.
+	// members: remote group → address → how often it is there: on ports, or in an address group.
 	members map[string]map[string]int
 	// sums of the hashes of members' addresses, by group.
 	sums map[string]uint64
@@ -29,6 +29,7 @@ type projection struct {
 func project(h *feed.Hub, s *service) {
 	feed.Keep(h, "security_group", func(tx *store.Tx) ([]*Group, error) { return s.groups.Table.SelectBare(tx, "") }, func(g *Group) string { return g.ID })
 	feed.Keep(h, "security_group_rule", func(tx *store.Tx) ([]*Rule, error) { return s.rules.Table.SelectBare(tx, "") }, func(r *Rule) string { return r.ID })
+	feed.Keep(h, "address_group", func(tx *store.Tx) ([]*AddressGroup, error) { return s.addressGroups.Table.Select(tx, "") }, func(g *AddressGroup) string { return g.ID })
 	h.Project(&projection{
 		onHost: map[string]map[string]map[string]struct{}{}, hosts: map[string]map[string]struct{}{}, rules: map[string]map[string]*Rule{},
 		members: map[string]map[string]int{}, sums: map[string]uint64{}, naming: map[string]map[string]int{},
@@ -51,6 +52,16 @@ func (p *projection) Apply(_ *feed.Copy, ch feed.Change, mark feed.Marker) {
 		if now, _ := ch.New.(*Rule); now != nil {
 			p.rule(now, 1, mark)
 		}
+	case "address_group":
+		change := map[string]int{}
+		for o, n := range map[any]int{ch.Old: -1, ch.New: 1} {
+			if g, _ := o.(*AddressGroup); g != nil {
+				for _, a := range g.Addresses {
+					change[element(a)] += n
+				}
+			}
+		}
+		p.count(ch.ID, change, mark)
 	case "port":
 		old, _ := ch.Old.(*port.Port)
 		now, _ := ch.New.(*port.Port)
@@ -77,8 +88,7 @@ func (p *projection) rule(r *Rule, n int, mark feed.Marker) {
 			delete(p.rules, g)
 		}
 	}
-	if r.RemoteGroupID != nil {
-		remote := *r.RemoteGroupID
+	if remote := r.remote(); remote != "" {
 		if p.naming[remote] == nil {
 			p.naming[remote] = map[string]int{}
 		}
@@ -116,36 +126,41 @@ func (p *projection) membership(old, now *port.Port, mark feed.Marker) {
 	note(old, -1)
 	note(now, 1)
 	for g, addresses := range change {
-		for a, n := range addresses {
-			if n == 0 {
-				continue
-			}
-			if p.members[g] == nil {
-				p.members[g] = map[string]int{}
-			}
-			before := p.members[g][a]
-			after := before + n
-			switch {
-			case after == 0:
-				delete(p.members[g], a)
-				p.sums[g] -= feed.HashBytes([]byte(a))
-			case before == 0:
-				p.members[g][a] = after
-				p.sums[g] += feed.HashBytes([]byte(a))
-			default:
-				p.members[g][a] = after
-				continue
-			}
-			for naming := range p.naming[g] {
-				for host := range p.hosts[naming] {
-					mark.Element(host, setKey(g), a)
-				}
+		p.count(g, addresses, mark)
+	}
+}
+
+// count changes how often addresses are in a set, and marks those that came or went.
+func (p *projection) count(g string, change map[string]int, mark feed.Marker) {
+	for a, n := range change {
+		if n == 0 {
+			continue
+		}
+		if p.members[g] == nil {
+			p.members[g] = map[string]int{}
+		}
+		before := p.members[g][a]
+		after := before + n
+		switch {
+		case after == 0:
+			delete(p.members[g], a)
+			p.sums[g] -= feed.HashBytes([]byte(a))
+		case before == 0:
+			p.members[g][a] = after
+			p.sums[g] += feed.HashBytes([]byte(a))
+		default:
+			p.members[g][a] = after
+			continue
+		}
+		for naming := range p.naming[g] {
+			for host := range p.hosts[naming] {
+				mark.Element(host, setKey(g), a)
 			}
 		}
-		if len(p.members[g]) == 0 {
-			delete(p.members, g)
-			delete(p.sums, g)
-		}
+	}
+	if len(p.members[g]) == 0 {
+		delete(p.members, g)
+		delete(p.sums, g)
 	}
 }
 
@@ -187,8 +202,8 @@ func (p *projection) place(o *port.Port, here bool, mark feed.Marker) {
 func (p *projection) markGroup(host, g string, mark feed.Marker) {
 	mark.Object(host, groupKey(g))
 	for _, r := range p.rules[g] {
-		if r.RemoteGroupID != nil {
-			mark.Object(host, setKey(*r.RemoteGroupID))
+		if remote := r.remote(); remote != "" {
+			mark.Object(host, setKey(remote))
 		}
 	}
 }
@@ -197,8 +212,8 @@ func (p *projection) Keys(_ *feed.Copy, host string, each func(feed.Key)) {
 	for g := range p.onHost[host] {
 		each(groupKey(g))
 		for _, r := range p.rules[g] {
-			if r.RemoteGroupID != nil {
-				each(setKey(*r.RemoteGroupID))
+			if remote := r.remote(); remote != "" {
+				each(setKey(remote))
 			}
 		}
 	}
@@ -277,8 +292,29 @@ func ruleMessage(r *Rule) *message.SecurityGroupRule {
 	if r.NormalizedCIDR != nil {
 		m.RemoteIpPrefix = *r.NormalizedCIDR
 	}
-	if r.RemoteGroupID != nil {
-		m.RemoteAddressSetId = *r.RemoteGroupID
-	}
+	m.RemoteAddressSetId = r.remote()
 	return m
+}
+
+// remote is the id of the set of addresses that the rule names; "": none.
+func (r *Rule) remote() string {
+	switch {
+	case r.RemoteGroupID != nil:
+		return *r.RemoteGroupID
+	case r.RemoteAddressGroupID != nil:
+		return *r.RemoteAddressGroupID
+	}
+	return ""
+}
+
+// element is an address or CIDR as address sets have it: hosts without a length.
+func element(address string) string {
+	p, ok := normalize(address)
+	if !ok {
+		return ""
+	}
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }

@@ -23,6 +23,8 @@ type service struct {
 	core   *core.Core
 	groups *collection.Collection[Group, *Group]
 	rules  *collection.Collection[Rule, *Rule]
+
+	addressGroups *collection.Collection[AddressGroup, *AddressGroup]
 }
 
 func newService(c *core.Core) *service {
@@ -65,6 +67,7 @@ func newService(c *core.Core) *service {
 			}
 		},
 	})
+	s.addressGroups = s.newAddressGroups(c)
 	return s
 }
 
@@ -300,7 +303,11 @@ func fingerprint(r *Rule) string {
 	if prefix == "0.0.0.0/0" || prefix == "::/0" {
 		prefix = ""
 	}
-	return strings.Join([]string{r.Direction, r.EtherType, strconv.Itoa(number(r.Protocol, r.EtherType)), integer(r.PortRangeMin), integer(r.PortRangeMax), prefix, text(r.RemoteGroupID)}, "|")
+	parts := []string{r.Direction, r.EtherType, strconv.Itoa(number(r.Protocol, r.EtherType)), integer(r.PortRangeMin), integer(r.PortRangeMax), prefix, text(r.RemoteGroupID)}
+	if r.RemoteAddressGroupID != nil {
+		parts = append(parts, *r.RemoteAddressGroupID)
+	}
+	return strings.Join(parts, "|")
 }
 
 // checkBulk: rules of one request are of one group and one project, and differ.
@@ -336,6 +343,11 @@ func (s *service) createRule(ctx context.Context, tx *store.Tx, r *Rule, _ *reso
 	}
 	if r.RemoteGroupID != nil {
 		if _, err := s.visibleGroup(ctx, tx, *r.RemoteGroupID); err != nil {
+			return err
+		}
+	}
+	if r.RemoteAddressGroupID != nil {
+		if _, err := s.addressGroups.Find(ctx, tx, *r.RemoteAddressGroupID); err != nil {
 			return err
 		}
 	}
@@ -401,7 +413,13 @@ var (
 
 // checkRule checks a rule on its own and brings it into normal form.
 func checkRule(r *Rule) error {
-	if r.RemoteIPPrefix != nil && r.RemoteGroupID != nil {
+	remotes := 0
+	for _, remote := range []*string{r.RemoteIPPrefix, r.RemoteGroupID, r.RemoteAddressGroupID} {
+		if remote != nil {
+			remotes++
+		}
+	}
+	if remotes > 1 {
 		return fault.New(fault.Invalid, "SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.")
 	}
 	if r.RemoteIPPrefix != nil {
@@ -557,14 +575,8 @@ func addressesOf(p *port.Port) []string {
 		all = append(all, f.IPAddress.String())
 	}
 	for _, a := range p.AllowedAddressPairs {
-		if n, ok := normalize(a.IPAddress); ok {
-			text := n.String()
-			if n.Bits() == n.Addr().BitLen() {
-				text = n.Addr().String()
-			}
-			if !slices.Contains(all, text) {
-				all = append(all, text)
-			}
+		if text := element(a.IPAddress); text != "" && !slices.Contains(all, text) {
+			all = append(all, text)
 		}
 	}
 	return all
