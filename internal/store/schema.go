@@ -15,8 +15,10 @@ type Schema struct {
 }
 
 var base = Schema{Module: "store", Steps: [][]string{{
+	// TrimEvents keeps the newest event: no number is given twice, and each
+	// commit is spared the page in which AUTOINCREMENT would remember it.
 	`CREATE TABLE event (
-		seq INTEGER PRIMARY KEY AUTOINCREMENT,
+		seq INTEGER PRIMARY KEY,
 		kind VARCHAR(64) NOT NULL, id VARCHAR(255) NOT NULL, op VARCHAR(16) NOT NULL,
 		revision BIGINT NOT NULL, project_id VARCHAR(255) NOT NULL, request_id VARCHAR(64) NOT NULL,
 		at BIGINT NOT NULL, data TEXT NOT NULL)`,

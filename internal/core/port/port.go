@@ -132,7 +132,7 @@ var Schema = store.Schema{Module: "core/port", Steps: [][]string{{
 		subnet_id VARCHAR(36) NOT NULL REFERENCES subnet (id), ip_address VARCHAR(64) NOT NULL,
 		port_id VARCHAR(36) NOT NULL REFERENCES port (id) ON DELETE CASCADE, position INTEGER NOT NULL,
 		PRIMARY KEY (subnet_id, ip_address))`,
-	`CREATE INDEX ip_allocation_port ON ip_allocation (port_id)`,
+	`CREATE INDEX ip_allocation_port ON ip_allocation (port_id, position)`, // in the order in which lists read it
 	`CREATE INDEX ip_allocation_address ON ip_allocation (ip_address)`,
 	`CREATE TABLE port_security_group (
 		port_id VARCHAR(36) NOT NULL REFERENCES port (id) ON DELETE CASCADE, security_group_id VARCHAR(36) NOT NULL,
