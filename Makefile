@@ -1,13 +1,13 @@
 # make run    a cloud on this machine
 # make test   everything that is checked
-# make bench  benchmarks
+# make bench  the product's figures, with those of its peer beside them
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test bench verify fmt setup clean
+.PHONY: build run test bench microbench verify fmt setup clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -19,7 +19,10 @@ run: setup build
 test: setup verify
 	go test ./...
 
-bench: setup
+bench: setup build
+	go run ./test/bench -executable bin/isospin
+
+microbench: setup
 	go test -run '^$$' -bench . -benchmem ./...
 
 # Form, common mistakes, and which package may import which.
