@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,8 +76,18 @@ policy_dirs = %[1]s/policy.d
 	k := &real{t: t, url: fmt.Sprintf("http://127.0.0.1:%d/v3", port)}
 	// Debian's Python goes before any other.
 	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + dir, "LC_ALL=C.UTF-8", "OS_KEYSTONE_CONFIG_FILES=" + file}
+	// Root must name whose the keys are.
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := user.LookupGroupId(me.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{"--keystone-user", me.Username, "--keystone-group", group.Name}
 	for _, args := range [][]string{
-		{"db_sync"}, {"fernet_setup"}, {"credential_setup"},
+		{"db_sync"}, append([]string{"fernet_setup"}, keys...), append([]string{"credential_setup"}, keys...),
 		{"bootstrap", "--bootstrap-password", "admin-password", "--bootstrap-region-id", "RegionOne", "--bootstrap-internal-url", k.url, "--bootstrap-public-url", k.url},
 	} {
 		c := exec.CommandContext(t.Context(), manage, append([]string{"--config-file", file}, args...)...)
@@ -125,9 +136,12 @@ policy_dirs = %[1]s/policy.d
 // call sends a request as the administrator.
 func (k *real) call(method, path string, body any) (http.Header, map[string]any) {
 	k.t.Helper()
-	raw, err := json.Marshal(body)
-	if err != nil {
-		k.t.Fatal(err)
+	var raw []byte
+	if body != nil {
+		var err error
+		if raw, err = json.Marshal(body); err != nil {
+			k.t.Fatal(err)
+		}
 	}
 	r, err := http.NewRequestWithContext(k.t.Context(), method, k.url+path, bytes.NewReader(raw))
 	if err != nil {
@@ -177,12 +191,12 @@ func (k *real) logIn() { k.admin = k.token("admin", "admin-password", "admin") }
 func TestRealKeystone(t *testing.T) {
 	k := startReal(t)
 	project := k.make("/projects", "project", map[string]any{"name": "p1", "domain_id": "default"})
-	user := k.make("/users", "user", map[string]any{"name": "u1", "password": "user-password", "domain_id": "default"})
+	userID := k.make("/users", "user", map[string]any{"name": "u1", "password": "user-password", "domain_id": "default"})
 	k.logIn()
 	_, roles := k.call("GET", "/roles?name=member", nil)
 	member := roles["roles"].([]any)[0].(map[string]any)["id"].(string)
 	k.logIn()
-	k.call("PUT", "/projects/"+project+"/users/"+user+"/roles/"+member, nil)
+	k.call("PUT", "/projects/"+project+"/users/"+userID+"/roles/"+member, nil)
 
 	var log bytes.Buffer
 	a := New(Options{
@@ -195,8 +209,8 @@ func TestRealKeystone(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	if who.UserID != user || who.ProjectID != project || fmt.Sprint(who.Roles) != "[member reader]" && fmt.Sprint(who.Roles) != "[reader member]" || who.UserDomainID != "default" {
-		t.Errorf("%+v; want user %s in project %s, a member and so a reader", who, user, project)
+	if who.UserID != userID || who.ProjectID != project || fmt.Sprint(who.Roles) != "[member reader]" && fmt.Sprint(who.Roles) != "[reader member]" || who.UserDomainID != "default" {
+		t.Errorf("%+v; want user %s in project %s, a member and so a reader", who, userID, project)
 	}
 	for _, wrong := range []string{"nonsense", token[:len(token)-4] + "AAAA"} {
 		if _, err := a.Authenticate(request(wrong, "")); !fault.IsKind(err, fault.Unauthenticated) {

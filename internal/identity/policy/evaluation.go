@@ -57,24 +57,25 @@ type target struct {
 	object resource.Object
 }
 
-// value is an attribute of the target: what the body says, else what is
-// stored. Neutron shows rules only a part of the stored attributes on updates;
+// value is an attribute of the target: what the path or the body says, else
+// what is stored. Neutron shows rules only a part of the stored attributes on updates;
 // here they see all, so that a rule means the same for every action.
 func (e *evaluation) value(name string) (any, bool) {
 	t := e.target
 	if name == "project_id" {
 		name = "tenant_id" // one attribute
 	}
-	if t.body != nil {
-		if v, ok := t.body.Values[name]; ok {
-			return v, true
-		}
-	}
+	// The path goes first: a body must not talk its way into another parent.
 	if v, ok := t.params[name]; ok {
 		return v, true
 	}
 	if name == "tenant_id" {
 		if v, ok := t.params["project_id"]; ok {
+			return v, true
+		}
+	}
+	if t.body != nil {
+		if v, ok := t.body.Values[name]; ok {
 			return v, true
 		}
 	}
@@ -173,12 +174,15 @@ func (p *parents) fetch(ctx context.Context, from Parents, keys []parentKey) err
 	return nil
 }
 
-// extended are the resources whose sub-resources say ext_parent.
+// extended are the resources that routes below them, which say ext_parent, are of.
 var extended = []string{"floatingip", "router", "local_ip", "policy"}
 
 // parentValue is an attribute of the object that the target names by
 // <parent>_id. Until that is read, there is no value, and it is missing.
 func (e *evaluation) parentValue(parent, attribute string) (any, bool) {
+	if r := e.target.resource; parent == "ext_parent" && r != nil && r.Parent != nil {
+		parent = r.Parent.Name
+	}
 	id := ""
 	if parent == "ext_parent" {
 		for _, name := range extended {

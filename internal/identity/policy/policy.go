@@ -196,17 +196,13 @@ func (e *Engine) Check() error {
 	}
 	for _, res := range e.options.Registry.Resources() {
 		of := "resource " + res.Name
-		post, put := false, false
-		for _, a := range res.Attributes() {
-			post, put = post || a.Flags.Has(resource.Post), put || a.Flags.Has(resource.Put)
+		if res.Serves(resource.Show) || res.Serves(resource.List) {
+			need(of, res.PolicyAction("get"))
 		}
-		need(of, "get_"+res.Name)
-		need(of, "delete_"+res.Name)
-		if post {
-			need(of, "create_"+res.Name)
-		}
-		if put {
-			need(of, "update_"+res.Name)
+		for _, o := range []resource.Operation{resource.Create, resource.Update, resource.Delete} {
+			if res.Serves(o) {
+				need(of, res.PolicyAction(string(o)))
+			}
 		}
 		if _, ok := res.Service.(resource.Tagger); ok && res.Taggable {
 			for _, verb := range []string{"get", "create", "update", "delete"} {
@@ -322,7 +318,7 @@ func (e *Engine) Visible(ctx context.Context, res *resource.Resource, objects []
 	if len(objects) == 0 || r.adminsPass && v.who.Admin {
 		return objects
 	}
-	l := r.planOf("get_"+res.Name, res).rule
+	l := r.planOf(res.PolicyAction("get"), res).rule
 	if r.checkScope(v, l, "") != nil {
 		return nil
 	}
@@ -359,7 +355,7 @@ func (e *Engine) Fields(ctx context.Context, res *resource.Resource, o resource.
 	if r.adminsPass && v.who.Admin {
 		return fields
 	}
-	guarded := r.planOf("get_"+res.Name, res).shown
+	guarded := r.planOf(res.PolicyAction("get"), res).shown
 	eval := evaluation{ctx: ctx, rules: r, caller: v, target: &target{resource: res, object: o}, parents: parentsOf(ctx), from: e.options.Parents}
 	var shown map[string]bool
 	for _, g := range guarded {

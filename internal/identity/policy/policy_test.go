@@ -181,11 +181,14 @@ func TestMatrix(t *testing.T) {
 		"(rule:admin_only) or (role:reader and rule:ext_parent_owner)":                                                                                                       "admin manager member reader",
 		"(rule:admin_only) or (role:manager and rule:ext_parent_owner)":                                                                                                      "admin manager",
 		"rule:admin_only or role:reader and project_id:%(project_id)s":                                                                                                       "admin manager member reader",
-		"rule:delete_security_group_rule": "admin manager member",
+		"rule:delete_security_group_rule":         "admin manager member",
+		"rule:delete_default_security_group_rule": "admin",
 	}
 	w := newWorld(t, "")
 	w.parents.objects["security_group/own"] = map[string]any{"project_id": "p1"}
-	w.parents.objects["router/own"] = map[string]any{"project_id": "p1"}
+	for _, parent := range []string{"router", "policy"} {
+		w.parents.objects[parent+"/own"] = map[string]any{"project_id": "p1"}
+	}
 	registry := exttest.New(t, exttest.Options{}).Registry
 	all2, err := standards()
 	if err != nil {
@@ -206,7 +209,7 @@ func TestMatrix(t *testing.T) {
 		}
 		for _, c := range callers {
 			decided++
-			target := &rest.Target{Params: map[string]string{"project_id": "p1", "network_id": "own", "security_group_id": "own", "router_id": "own"}}
+			target := &rest.Target{Params: map[string]string{"project_id": "p1", "network_id": "own", "security_group_id": "own", "router_id": "own", "policy_id": "own"}}
 			got := w.Enforce(w.as(c.who), d.Name, target)
 			allowed := slices.Contains(strings.Fields(want), c.name)
 			if allowed != (got == nil) || got != nil && !fault.Is(got, "PolicyNotAuthorized") {
@@ -224,8 +227,8 @@ func TestMatrix(t *testing.T) {
 func usedBy(registry *resource.Registry, name string) bool {
 	action, _, _ := strings.Cut(name, ":")
 	for _, r := range registry.Resources() {
-		for _, verb := range []string{"get_", "create_", "update_", "delete_"} {
-			if action == verb+r.Name {
+		for _, verb := range []string{"get", "create", "update", "delete"} {
+			if action == r.PolicyAction(verb) {
 				return true
 			}
 		}
@@ -260,9 +263,9 @@ func TestEveryResourceHasRules(t *testing.T) {
 	core.Registry.Handle(resource.Route{Method: "GET", Path: "/weather"}, resource.Route{Method: "GET", Path: "/moon", Action: "get_moon"})
 	got := fmt.Sprint(engine.Check())
 	want := `resource  has no policy rule "get_"
-resource  has no policy rule "delete_"
 resource  has no policy rule "create_"
 resource  has no policy rule "update_"
+resource  has no policy rule "delete_"
 route GET /weather names no policy action and is not open to all
 route GET /moon has no policy rule "get_moon"`
 	if got != want {
@@ -322,6 +325,17 @@ func TestAttributeRules(t *testing.T) {
 	if want := "(rule:update_port and rule:update_port:binding:host_id) is disallowed by policy"; !fault.Is(err, "PolicyNotAuthorized") || fault.As(err).Message != want {
 		t.Errorf("update: %v; want %s", err, want)
 	}
+	// The path says what a sub-resource belongs to; the body cannot.
+	w.parents.objects["policy/own"] = map[string]any{"project_id": "p1"}
+	w.parents.objects["policy/theirs"] = map[string]any{"project_id": "p2"}
+	sub := &resource.Resource{Name: "bandwidth_limit_rule", Parent: &resource.Resource{Name: "policy"}}
+	for path, allowed := range map[string]bool{"own": true, "theirs": false} {
+		spoof := &resource.Body{Values: map[string]any{"policy_id": "own", "ext_parent_policy_id": "own"}, Given: map[string]bool{"policy_id": true}}
+		err := w.Enforce(w.as(projectLead), sub.PolicyAction("create"), &rest.Target{Resource: sub, Body: spoof, Params: map[string]string{"policy_id": path}})
+		if (err == nil) != allowed {
+			t.Errorf("a rule in the policy %s: %v", path, err)
+		}
+	}
 	// A member action's document is looked into as well.
 	err = w.Enforce(w.as(member), "update_port", &rest.Target{Resource: w.port, Document: map[string]any{"port": map[string]any{"binding:host_id": "x"}}, Params: map[string]string{"project_id": "p1"}})
 	if !fault.Is(err, "PolicyNotAuthorized") {
@@ -354,6 +368,7 @@ func TestVisible(t *testing.T) {
 		want string
 	}{
 		{administrator, "01234567 0"}, {member, "0127 1"}, {reader, "0127 1"}, {stranger, "123456 1"}, {service, "01234567 0"}, {nobody, " 0"},
+		{identity.Context{UserID: "reader of nothing", Roles: []string{"reader", "member"}}, " 0"},
 	} {
 		if got := see(c.who); got != c.want {
 			t.Errorf("%s sees %s; want %s", c.who.UserID, got, c.want)
