@@ -31,6 +31,7 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "Add new field with normalized cidr calculated from remote_ip_prefix in security group rules", Updated: "2020-07-28T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rule belongs to the project's default security group", Description: "Flag to determine if the security group rule belongs to the project's default security group", Updated: "2023-05-23T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "address-group", Name: "Address group", Description: "Support address group", Updated: "2020-07-15T10:00:00-00:00", Requires: []string{"security-group"}},
+		resource.Extension{Alias: "security-groups-default-rules", Name: "Default rules for security groups", Description: "Configure set of security group rules used as default rules for every new security group", Updated: "2022-12-19T10:00:00-00:00"},
 		resource.Extension{Alias: "security-groups-remote-address-group", Name: "Remote address group id field for security group rules", Description: "Add new field of remote address group id in SG rules", Updated: "2020-08-25T10:00:00-00:00", Requires: []string{"security-group"}},
 	)
 	c.Ports.Resource.Add(resource.Attribute{
@@ -43,6 +44,7 @@ func install(c *core.Core, f *feed.Hub) error {
 	core.Add(c, s.groups)
 	core.Add(c, s.rules)
 	core.Add(c, s.addressGroups)
+	core.Add(c, s.defaultRules)
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.completePort)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.checkPortUpdate)
 	c.Networks.OnWrite = append(c.Networks.OnWrite, s.onNetworkWrite)
@@ -103,7 +105,7 @@ var schema = store.Schema{Module: "ext/securitygroup", Steps: [][]string{{
 		UNIQUE (security_group_id, fingerprint))`,
 	`CREATE INDEX security_group_rule_project ON security_group_rule (project_id)`,
 	`CREATE INDEX security_group_rule_remote ON security_group_rule (remote_group_id)`,
-}, addressGroupTables}}
+}, addressGroupTables, defaultRuleTables}}
 
 const (
 	post    = resource.Post

@@ -25,6 +25,7 @@ type service struct {
 	rules  *collection.Collection[Rule, *Rule]
 
 	addressGroups *collection.Collection[AddressGroup, *AddressGroup]
+	defaultRules  *collection.Collection[DefaultRule, *DefaultRule]
 }
 
 func newService(c *core.Core) *service {
@@ -68,6 +69,7 @@ func newService(c *core.Core) *service {
 		},
 	})
 	s.addressGroups = s.newAddressGroups(c)
+	s.defaultRules = s.newDefaultRules(c)
 	return s
 }
 
@@ -142,33 +144,14 @@ func (s *service) ensureDefault(ctx context.Context, tx *store.Tx, project strin
 	if n == 0 { // another transaction was first
 		return s.defaultOf(tx, project)
 	}
+	rules, err := s.firstRules(tx, g, true)
+	if err != nil {
+		return "", err
+	}
 	if err := s.groups.Insert(ctx, tx, g); err != nil {
 		return "", err
 	}
-	return g.ID, s.firstRules(ctx, tx, g, true)
-}
-
-// firstRules gives a new group the rules that every group begins with:
-// everything may leave, and members of a default group may reach each other.
-func (s *service) firstRules(ctx context.Context, tx *store.Tx, g *Group, isDefault bool) error {
-	for _, ethertype := range []string{"IPv4", "IPv6"} {
-		directions := []string{"egress"}
-		if isDefault {
-			directions = []string{"egress", "ingress"}
-		}
-		for _, direction := range directions {
-			r := &Rule{Standard: resource.Standard{ProjectID: g.ProjectID}, SecurityGroupID: g.ID, Direction: direction, EtherType: ethertype, BelongsToDefault: isDefault}
-			if direction == "ingress" {
-				r.RemoteGroupID = &g.ID
-			}
-			r.Fingerprint = fingerprint(r)
-			if err := s.rules.Insert(ctx, tx, r); err != nil {
-				return err
-			}
-			g.Rules = append(g.Rules, r)
-		}
-	}
-	return nil
+	return g.ID, s.begin(ctx, tx, g, rules)
 }
 
 // ensureDefaultOf makes the default group of the project that a list is about.
@@ -212,13 +195,18 @@ func (s *service) createGroup(ctx context.Context, tx *store.Tx, g *Group, _ *re
 	if _, err := s.ensureDefault(ctx, tx, g.ProjectID); err != nil {
 		return err
 	}
-	if err := s.core.Quotas.Reserve(ctx, tx, "security_group_rule", g.ProjectID, 2); err != nil {
+	g.ID = resource.NewID()
+	rules, err := s.firstRules(tx, g, false)
+	if err != nil {
+		return err
+	}
+	if err := s.core.Quotas.Reserve(ctx, tx, "security_group_rule", g.ProjectID, len(rules)); err != nil {
 		return err
 	}
 	if err := s.groups.Insert(ctx, tx, g); err != nil {
 		return err
 	}
-	return s.firstRules(ctx, tx, g, false)
+	return s.begin(ctx, tx, g, rules)
 }
 
 func inUse(id string) error {
