@@ -36,6 +36,7 @@ type Core struct {
 	Logger   *slog.Logger
 	Registry *resource.Registry
 	Quotas   *quota.Service
+	RBAC     *rbac.Types
 	Networks *network.Service
 	Subnets  *subnet.Service
 	Ports    *port.Service
@@ -51,7 +52,7 @@ func Schemas() []store.Schema {
 
 // New wires the core's resources and registers them.
 func New(o Options) *Core {
-	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store)}
+	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes()}
 	c.Agents = agent.New(agent.Options{Store: o.Store, DownTime: time.Duration(config.AgentDownTime.Of(o.Config)) * time.Second})
 	c.Networks = network.New(network.Options{
 		Store: o.Store, Drivers: o.Segments, Quota: c.Quotas,
@@ -65,6 +66,8 @@ func New(o Options) *Core {
 		Store: o.Store, Networks: c.Networks, Subnets: c.Subnets, Agents: c.Agents, Quota: c.Quotas, Mechanisms: o.Mechanisms,
 		BaseMAC: config.BaseMAC.Of(o.Config), MaxAddressPairs: config.MaxAllowedAddressPair.Of(o.Config),
 	})
+	c.RBAC.Register(c.Networks.Shareable())
+	c.RBAC.Use("network", c.Ports.NetworkUse())
 	c.Quotas.Register(quota.Limited{Resource: "network", Table: "network", Default: config.QuotaNetwork.Of(o.Config)})
 	c.Quotas.Register(quota.Limited{Resource: "subnet", Table: "subnet", Default: config.QuotaSubnet.Of(o.Config)})
 	c.Quotas.Register(quota.Limited{Resource: "port", Table: "port", Default: config.QuotaPort.Of(o.Config)})

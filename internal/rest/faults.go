@@ -21,6 +21,7 @@ var statusOf = map[fault.Kind]int{
 	fault.TooLarge:           http.StatusRequestEntityTooLarge,
 	fault.NotImplemented:     http.StatusNotImplemented,
 	fault.Unavailable:        http.StatusServiceUnavailable,
+	fault.Unmapped:           http.StatusInternalServerError,
 }
 
 const (

@@ -31,6 +31,10 @@ type Network struct {
 	// SharedWith are the projects ("*": all) with access_as_shared.
 	SharedWith []string `json:"shared_with,omitempty"`
 
+	// IPv4AddressScope and IPv6AddressScope are those of its subnets' pools.
+	IPv4AddressScope *string `json:"ipv4_address_scope"`
+	IPv6AddressScope *string `json:"ipv6_address_scope"`
+
 	// What follows is only shown.
 	Shared          bool            `json:"shared"`
 	NetworkType     json.RawMessage `json:"provider:network_type,omitempty"`
@@ -87,15 +91,15 @@ func (n *Network) present(project string) {
 	}
 }
 
-func raw(v any) json.RawMessage {
-	b, err := json.Marshal(v)
-	if err != nil { // strings and numbers always marshal
-		return nil
 // forget drops what a client wrote of the segments: the rows tell.
 func (n *Network) forget() {
 	n.NetworkType, n.PhysicalNetwork, n.SegmentationID, n.MultiSegments = nil, nil, nil, nil
 }
 
+func raw(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil { // strings and numbers always marshal
+		return nil
 	}
 	return b
 }

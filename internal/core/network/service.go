@@ -64,6 +64,8 @@ type Service struct {
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Network) error
 	// OnWrite hooks run before a network is created or updated.
 	OnWrite []func(ctx context.Context, tx *store.Tx, n *Network) error
+	// Fill hooks fill in members that extensions derive, for all rows at once.
+	Fill []func(tx *store.Tx, rows []*Network) error
 }
 
 // Schema of the package's tables.
@@ -96,7 +98,7 @@ func New(o Options) *Service {
 	table := store.NewTable[Network]("network", store.TableOptions[Network]{
 		Kind: "network",
 		Children: []func(*store.Tx, []*Network) error{
-			collection.Tagged[Network]("network"), fillSegments, fillSubnets, fillShared,
+			collection.Tagged[Network]("network"), fillSegments, fillSubnets, fillShared, s.fill,
 		},
 		Columns: map[string]string{"router:external": "external"},
 		Conditions: map[string]func([]any) (string, []any){
@@ -173,9 +175,9 @@ func fillShared(tx *store.Tx, rows []*Network) error {
 
 func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *resource.Body) error {
 	n.ID, n.Status = resource.NewID(), "ACTIVE"
+	n.forget()
 	requests, err := providerRequests(body)
 	if err != nil {
-	n.forget()
 		return err
 	}
 	for _, hook := range s.OnWrite {
@@ -294,10 +296,10 @@ func providerRequests(body *resource.Body) ([]Request, error) {
 			}
 		case int64:
 			r.SegmentationID = int(v)
-		default:
-			return fault.InvalidInput("%s is not of the right type", name)
 		case *big.Int: // of no type's range
 			r.SegmentationID = -1
+		default:
+			return fault.InvalidInput("%s is not of the right type", name)
 		}
 		return nil
 	}
@@ -366,9 +368,9 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 		}
 		return fault.InvalidInput("Plugin does not support updating the following provider network attributes: %s", strings.Join(refused, ", "))
 	}
+	want.forget()
 	for _, hook := range s.OnWrite {
 		if err := hook(ctx, tx, want); err != nil {
-	want.forget()
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"isospin/internal/core/agent"
 	"isospin/internal/core/collection"
 	"isospin/internal/core/network"
+	"isospin/internal/core/rbac"
 	"isospin/internal/core/subnet"
 	"isospin/internal/fault"
 	"isospin/internal/identity"
@@ -580,19 +581,28 @@ func (s *Service) checkUnsharing(_ context.Context, tx *store.Tx, old, want *net
 	if want.Shared || !slices.Contains(old.SharedWith, "*") {
 		return nil
 	}
-	var used bool
-	err := tx.Query(func(scan func(...any) error) error {
-		var project string
-		err := scan(&project)
-		used = used || project != old.ProjectID && !slices.Contains(old.SharedWith, project)
-		return err
-	}, `SELECT project_id FROM port WHERE network_id = ? AND project_id <> '' AND device_owner NOT IN (?, ?, ?, ?, ?)
-		UNION SELECT project_id FROM subnet WHERE network_id = ?`,
-		old.ID, OwnerDHCP, OwnerDistributed, OwnerAgentGateway, OwnerRouterGateway, OwnerFloatingIP, old.ID)
+	projects, err := projectsOn(tx, old.ID)
+	used := slices.ContainsFunc(projects, func(project string) bool {
+		return project != old.ProjectID && !slices.Contains(old.SharedWith, project)
+	})
 	if err == nil && used {
-		err = fault.New(fault.Conflict, "InvalidSharedSetting", "Unable to reconfigure sharing settings for network %s. Multiple projects are using it.", old.Name)
+		err = fault.New(fault.Conflict, "InvalidSharedSetting", multipleProjects, old.Name)
 	}
 	return err
+}
+
+const multipleProjects = "Unable to reconfigure sharing settings for network %s. Multiple projects are using it."
+
+// projectsOn are the projects with ports or subnets on a network.
+func projectsOn(tx *store.Tx, networkID string) ([]string, error) {
+	return rbac.Projects(tx, `SELECT project_id FROM port WHERE network_id = ? AND project_id <> '' AND device_owner NOT IN (?, ?, ?, ?, ?)
+		UNION SELECT project_id FROM subnet WHERE network_id = ?`,
+		networkID, OwnerDHCP, OwnerDistributed, OwnerAgentGateway, OwnerRouterGateway, OwnerFloatingIP, networkID)
+}
+
+// NetworkUse is the use of other projects' networks: ports and subnets there.
+func (s *Service) NetworkUse() rbac.Use {
+	return rbac.Use{Projects: projectsOn, Details: func(p *rbac.Policy) string { return fmt.Sprintf(multipleProjects, p.ObjectID) }}
 }
 
 // removable ports go along with their network or subnet.

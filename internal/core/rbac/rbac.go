@@ -24,6 +24,12 @@ var Schema = store.Schema{Module: "core/rbac", Steps: [][]string{{
 		object_id VARCHAR(36) NOT NULL, action VARCHAR(64) NOT NULL, target_project VARCHAR(255) NOT NULL,
 		UNIQUE (object_id, object_type, action, target_project))`,
 	`CREATE INDEX rbac_policy_target ON rbac_policy (target_project, object_type)`,
+}, {
+	`ALTER TABLE rbac_policy ADD COLUMN description VARCHAR(255) NOT NULL DEFAULT ''`,
+	`ALTER TABLE rbac_policy ADD COLUMN revision_number BIGINT NOT NULL DEFAULT 0`,
+	`ALTER TABLE rbac_policy ADD COLUMN created_at VARCHAR(32) NOT NULL DEFAULT ''`,
+	`ALTER TABLE rbac_policy ADD COLUMN updated_at VARCHAR(32) NOT NULL DEFAULT ''`,
+	`CREATE INDEX rbac_policy_project ON rbac_policy (project_id)`,
 }}}
 
 // Grant adds an entry; one that is there already is fine.
@@ -37,6 +43,29 @@ func Grant(_ context.Context, tx *store.Tx, objectType, objectID, owner, action,
 func Revoke(tx *store.Tx, objectType, objectID, action, target string) error {
 	_, err := tx.Exec("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ? AND target_project = ?", objectType, objectID, action, target)
 	return err
+}
+
+// Granted tells whether an object has an entry for the action.
+func Granted(tx *store.Tx, objectType, objectID, action string) (bool, error) {
+	var n int
+	err := tx.Row("SELECT COUNT(*) FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ?", []any{objectType, objectID, action}, &n)
+	return n > 0, err
+}
+
+// Open tells whether targets, of access_as_shared entries, include a project.
+func Open(targets []string, project string) bool {
+	for _, t := range targets {
+		if t == "*" || t == project {
+			return true
+		}
+	}
+	return false
+}
+
+// VisibleCondition keeps rows with alias t of objects of that type that are of
+// a project or open to it.
+func VisibleCondition(objectType, project string) (string, []any) {
+	return "t.project_id = ? OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = ? AND r.object_id = t.id AND r.target_project IN ('*', ?))", []any{project, objectType, project}
 }
 
 // RevokeAll removes all entries of an object.

@@ -31,6 +31,10 @@ type Options struct {
 type Service struct {
 	*collection.Collection[Subnet, *Subnet]
 	options Options
+	// Pools gives prefixes of subnet pools; nil: there are none.
+	Pools Pools
+	// BeforePool hooks run before a subnet pool is created or updated.
+	BeforePool []PoolHook
 	// Hooks of what lives on subnets, run in order in the same transaction.
 	AfterCreate  []func(ctx context.Context, tx *store.Tx, s *Subnet) error
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Subnet) error
@@ -75,19 +79,24 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Subnet, body *res
 		return err
 	}
 	n.ID = resource.NewID()
-	pool, _ := body.Values["subnetpool_id"].(string)
-	cidr, _ := body.Values["cidr"].(string)
-	switch {
-	case cidr != "" && body.Has("prefixlen"):
+	if n.CIDR.IsValid() && body.Has("prefixlen") {
 		return bad("cidr and prefixlen must not be supplied together")
-	case pool == "prefix_delegation":
-		return bad("IPv6 prefix delegation is not enabled")
-	case pool != "":
-		return fault.New(fault.NotFound, "SubnetPoolNotFound", "Subnet pool %s could not be found.", pool)
-	case cidr == "":
+	}
+	pool, err := s.choosePool(ctx, tx, n, body)
+	if err != nil {
+		return err
+	}
+	if pool == nil && !n.CIDR.IsValid() {
 		return bad("a subnetpool must be specified in the absence of a cidr")
 	}
-	n.CIDR = n.CIDR.Masked()
+	if n.CIDR.IsValid() {
+		n.CIDR = n.CIDR.Masked()
+	}
+	if pool != nil {
+		if err := s.allocate(ctx, tx, n, pool, body); err != nil {
+			return err
+		}
+	}
 	if !body.Has("gateway_ip") {
 		n.GatewayIP = defaultGateway(n)
 	}
@@ -102,6 +111,9 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Subnet, body *res
 		if e.CIDR.Overlaps(n.CIDR) {
 			return overlap(n)
 		}
+	}
+	if err := s.checkBeside(tx, n, pool, existing); err != nil {
+		return err
 	}
 	if pools, ok := body.Values["allocation_pools"].([]any); ok && pools != nil {
 		if err := checkPools(n); err != nil {

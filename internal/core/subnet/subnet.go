@@ -58,6 +58,9 @@ var Schema = store.Schema{Module: "core/subnet", Steps: [][]string{{
 		allocation_pools TEXT NOT NULL, dns_nameservers TEXT NOT NULL, host_routes TEXT NOT NULL, slots TEXT NOT NULL,
 		UNIQUE (network_id, cidr))`,
 	`CREATE INDEX subnet_project ON subnet (project_id)`,
+}, {
+	// What is allocated from a pool is read from the index alone.
+	`CREATE INDEX subnet_subnetpool ON subnet (subnetpool_id, cidr, project_id)`,
 }}}
 
 const (

@@ -6,4 +6,5 @@ package all
 import (
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
+	_ "isospin/internal/ext/subnetpool"
 )
