@@ -2,6 +2,7 @@ package feed
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"sort"
 
@@ -23,9 +24,9 @@ type coreProjection struct {
 	byNetwork map[string]map[string]struct{}
 	// hosts: network → host → bound ports there.
 	hosts map[string]map[string]map[string]struct{}
-	// subnets of a network, and its DHCP port.
+	// subnets of a network, and its DHCP port: the first by id, should a client have made more.
 	subnets map[string]map[string]struct{}
-	dhcp    map[string]string
+	dhcp    map[string]map[string]struct{}
 	// entries are forwarding entries with their hashes; sums add them up by network.
 	entries map[string]entry
 	sums    map[string]uint64
@@ -56,7 +57,7 @@ func (h *Hub) ProjectCore(s Services) {
 	Keep(h, "port", func(tx *store.Tx) ([]*port.Port, error) { return s.Ports.Table.Select(tx, "") }, func(p *port.Port) string { return p.ID })
 	h.Project(&coreProjection{
 		endpoints: map[string]string{}, byHost: map[string]map[string]struct{}{}, byNetwork: map[string]map[string]struct{}{},
-		hosts: map[string]map[string]map[string]struct{}{}, subnets: map[string]map[string]struct{}{}, dhcp: map[string]string{},
+		hosts: map[string]map[string]map[string]struct{}{}, subnets: map[string]map[string]struct{}{}, dhcp: map[string]map[string]struct{}{},
 		entries: map[string]entry{}, sums: map[string]uint64{},
 	})
 	h.admin = func(c *Copy, host string) map[string]bool {
@@ -142,22 +143,26 @@ func (p *coreProjection) endpoint(c *Copy, host, address string, mark Marker) {
 func (p *coreProjection) port(ch Change, mark Marker) {
 	old, _ := ch.Old.(*port.Port)
 	now, _ := ch.New.(*port.Port)
-	if old != nil && (now == nil || now.HostID != old.HostID || now.Bound() != old.Bound()) {
+	if old != nil && placed(old) && (now == nil || now.HostID != old.HostID || !placed(now)) {
 		p.unplace(old, mark)
 	}
 	if now == nil {
+	if old != nil && old.DHCP() && (now == nil || !now.DHCP()) {
+		remove(p.dhcp, old.NetworkID, old.ID)
+		p.markNetwork(old.NetworkID, mark)
+	}
 		if old.DeviceOwner == port.OwnerDHCP && p.dhcp[old.NetworkID] == old.ID {
 			delete(p.dhcp, old.NetworkID)
 			p.markNetwork(old.NetworkID, mark)
 		}
 		return
 	}
-	if now.DeviceOwner == port.OwnerDHCP {
-		p.dhcp[now.NetworkID] = now.ID
+	if now.DHCP() {
+		add(p.dhcp, now.NetworkID, now.ID)
 		p.markNetwork(now.NetworkID, mark)
 		return
 	}
-	if !now.Bound() {
+	if !placed(now) {
 		return
 	}
 	add(p.byHost, now.HostID, now.ID)
@@ -173,7 +178,7 @@ func (p *coreProjection) port(ch Change, mark Marker) {
 		mark.Object(now.HostID, forwardingKey(now.NetworkID))
 	}
 	hosts[now.HostID][now.ID] = struct{}{}
-	if old == nil || old.Generation != now.Generation || !old.Bound() {
+	if old == nil || old.Generation != now.Generation || !placed(old) {
 		mark.Object(now.HostID, Key{feed.Kind_KIND_PORT, now.ID})
 	}
 	if old != nil && old.SegmentID != now.SegmentID {
@@ -182,7 +187,10 @@ func (p *coreProjection) port(ch Change, mark Marker) {
 	p.setEntry(now, mark)
 }
 
-// unplace takes a port off the host where it was bound.
+// placed tells whether the port is on the one host that it is bound to.
+func placed(o *port.Port) bool { return o.Bound() && !o.DHCP() }
+
+// unplace takes a port off the host where it was.
 func (p *coreProjection) unplace(old *port.Port, mark Marker) {
 	if !old.Bound() || old.DeviceOwner == port.OwnerDHCP {
 		return
@@ -255,7 +263,9 @@ func (p *coreProjection) Render(c *Copy, host string, key Key) *feed.Object {
 		if _, here := p.byHost[host][key.ID]; !here {
 			return nil
 		}
-		return &feed.Object{Body: &feed.Object_Port{Port: PortMessage(Get[port.Port](c, "port", key.ID))}}
+		if o := Get[port.Port](c, "port", key.ID); o != nil {
+			return &feed.Object{Body: &feed.Object_Port{Port: PortMessage(o)}}
+		}
 	case feed.Kind_KIND_NETWORK:
 		if len(p.hosts[key.ID][host]) == 0 {
 			return nil
@@ -350,8 +360,11 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 		}
 	}
 	m.Subnets = SubnetMessages(c, p.subnets[id])
-	if o := Get[port.Port](c, "port", p.dhcp[id]); o != nil {
-		m.DhcpPort = PortMessage(o)
+	for _, dhcp := range slices.Sorted(maps.Keys(p.dhcp[id])) {
+		if o := Get[port.Port](c, "port", dhcp); o != nil {
+			m.DhcpPort = PortMessage(o)
+			break
+		}
 	}
 	return m
 }

@@ -139,7 +139,7 @@ func (s *Service) Report(ctx context.Context, tx *store.Tx, host string, a Appli
 	if err != nil {
 		return err
 	}
-	distributed := p.DeviceOwner == OwnerDHCP
+	distributed := p.DHCP()
 	if !distributed && p.HostID != host || a.Generation < p.BindingGeneration || a.Generation > p.Generation {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (s *Service) ensureDHCP(ctx context.Context, tx *store.Tx, networkID string
 	if err != nil {
 		return err
 	}
-	ports, err := s.Table.Select(tx, "WHERE t.network_id = ? AND t.device_owner = ?", networkID, OwnerDHCP)
+	ports, err := s.Table.Select(tx, "WHERE t.network_id = ? AND t.device_owner = ? AND t.device_id = ? ORDER BY t.id", networkID, OwnerDHCP, DHCPDevice(networkID))
 	if err != nil {
 		return err
 	}
@@ -256,7 +256,7 @@ func (s *Service) placeDHCP(ctx context.Context, tx *store.Tx, networkID string,
 			return err
 		}
 		p, err := s.Make(ctx, tx, Draft{Plain: true, Addresses: []FixedIP{}, Port: Port{
-			Standard: resource.Standard{ProjectID: parent.ProjectID}, NetworkID: networkID, DeviceOwner: OwnerDHCP, DeviceID: "dhcp-" + networkID,
+			Standard: resource.Standard{ProjectID: parent.ProjectID}, NetworkID: networkID, DeviceOwner: OwnerDHCP, DeviceID: DHCPDevice(networkID),
 		}})
 		if err != nil {
 			return err

@@ -101,6 +101,15 @@ func (p *Port) Bound() bool {
 	return p.HostID != "" && p.VIFType != VIFUnbound && p.VIFType != VIFBindingFailed
 }
 
+// DHCPDevice is the device_id of a network's own DHCP port.
+func DHCPDevice(networkID string) string { return "dhcp-" + networkID }
+
+// DHCP tells whether the port is its network's own DHCP port, which is on
+// every host. Others with that owner are somebody else's servers: plain ports.
+func (p *Port) DHCP() bool {
+	return p.DeviceOwner == OwnerDHCP && p.DeviceID == DHCPDevice(p.NetworkID)
+}
+
 // Service tells whether the port serves the network itself: routers, DHCP, floating IPs.
 func (p *Port) Service() bool { return strings.HasPrefix(p.DeviceOwner, "network:") }
 
