@@ -39,6 +39,7 @@ const (
 	Kind_KIND_SECURITY_GROUP Kind = 4
 	Kind_KIND_ADDRESS_SET    Kind = 5
 	Kind_KIND_ROUTER         Kind = 6
+	Kind_KIND_QOS_POLICY     Kind = 7
 )
 
 // Enum value maps for Kind.
@@ -51,6 +52,7 @@ var (
 		4: "KIND_SECURITY_GROUP",
 		5: "KIND_ADDRESS_SET",
 		6: "KIND_ROUTER",
+		7: "KIND_QOS_POLICY",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":    0,
@@ -60,6 +62,7 @@ var (
 		"KIND_SECURITY_GROUP": 4,
 		"KIND_ADDRESS_SET":    5,
 		"KIND_ROUTER":         6,
+		"KIND_QOS_POLICY":     7,
 	}
 )
 
@@ -790,6 +793,7 @@ type Object struct {
 	//	*Object_SecurityGroup
 	//	*Object_AddressSet
 	//	*Object_Router
+	//	*Object_QosPolicy
 	Body          isObject_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -893,6 +897,15 @@ func (x *Object) GetRouter() *Router {
 	return nil
 }
 
+func (x *Object) GetQosPolicy() *QoSPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Object_QosPolicy); ok {
+			return x.QosPolicy
+		}
+	}
+	return nil
+}
+
 type isObject_Body interface {
 	isObject_Body()
 }
@@ -921,6 +934,10 @@ type Object_Router struct {
 	Router *Router `protobuf:"bytes,7,opt,name=router,proto3,oneof"`
 }
 
+type Object_QosPolicy struct {
+	QosPolicy *QoSPolicy `protobuf:"bytes,8,opt,name=qos_policy,json=qosPolicy,proto3,oneof"`
+}
+
 func (*Object_Port) isObject_Body() {}
 
 func (*Object_Network) isObject_Body() {}
@@ -932,6 +949,8 @@ func (*Object_SecurityGroup) isObject_Body() {}
 func (*Object_AddressSet) isObject_Body() {}
 
 func (*Object_Router) isObject_Body() {}
+
+func (*Object_QosPolicy) isObject_Body() {}
 
 // Port is a port whose data path is on this host: bound here by a compute
 // service, or a service port (router interface, gateway, DHCP) of this host.
@@ -954,8 +973,10 @@ type Port struct {
 	DnsName             string             `protobuf:"bytes,14,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
 	Revision            int64              `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	VnicType            string             `protobuf:"bytes,16,opt,name=vnic_type,json=vnicType,proto3" json:"vnic_type,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Id of a QoSPolicy object. Empty: that of the network, but for service ports ("network:..."), which then have none.
+	QosPolicyId   string `protobuf:"bytes,17,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Port) Reset() {
@@ -1096,6 +1117,13 @@ func (x *Port) GetRevision() int64 {
 func (x *Port) GetVnicType() string {
 	if x != nil {
 		return x.VnicType
+	}
+	return ""
+}
+
+func (x *Port) GetQosPolicyId() string {
+	if x != nil {
+		return x.QosPolicyId
 	}
 	return ""
 }
@@ -1282,8 +1310,10 @@ type Network struct {
 	DhcpPort        *Port  `protobuf:"bytes,9,opt,name=dhcp_port,json=dhcpPort,proto3" json:"dhcp_port,omitempty"`
 	DnsDomain       string `protobuf:"bytes,10,opt,name=dns_domain,json=dnsDomain,proto3" json:"dns_domain,omitempty"`
 	VlanTransparent bool   `protobuf:"varint,11,opt,name=vlan_transparent,json=vlanTransparent,proto3" json:"vlan_transparent,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Id of the QoSPolicy object of ports without one of their own.
+	QosPolicyId   string `protobuf:"bytes,12,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
@@ -1391,6 +1421,13 @@ func (x *Network) GetVlanTransparent() bool {
 		return x.VlanTransparent
 	}
 	return false
+}
+
+func (x *Network) GetQosPolicyId() string {
+	if x != nil {
+		return x.QosPolicyId
+	}
+	return ""
 }
 
 type Segment struct {
@@ -2518,6 +2555,202 @@ func (x *FloatingIP) GetRevision() int64 {
 	return 0
 }
 
+// QoSPolicy is what ports that refer to it may send (egress) and receive (ingress).
+type QoSPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// At most one of each direction.
+	BandwidthLimits  []*BandwidthLimit  `protobuf:"bytes,2,rep,name=bandwidth_limits,json=bandwidthLimits,proto3" json:"bandwidth_limits,omitempty"`
+	PacketRateLimits []*PacketRateLimit `protobuf:"bytes,3,rep,name=packet_rate_limits,json=packetRateLimits,proto3" json:"packet_rate_limits,omitempty"`
+	// DSCP (RFC 2474) of the IP packets that ports send; absent: as the port has set it.
+	DscpMark      *int32 `protobuf:"varint,4,opt,name=dscp_mark,json=dscpMark,proto3,oneof" json:"dscp_mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QoSPolicy) Reset() {
+	*x = QoSPolicy{}
+	mi := &file_api_feed_feed_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QoSPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QoSPolicy) ProtoMessage() {}
+
+func (x *QoSPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QoSPolicy.ProtoReflect.Descriptor instead.
+func (*QoSPolicy) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *QoSPolicy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *QoSPolicy) GetBandwidthLimits() []*BandwidthLimit {
+	if x != nil {
+		return x.BandwidthLimits
+	}
+	return nil
+}
+
+func (x *QoSPolicy) GetPacketRateLimits() []*PacketRateLimit {
+	if x != nil {
+		return x.PacketRateLimits
+	}
+	return nil
+}
+
+func (x *QoSPolicy) GetDscpMark() int32 {
+	if x != nil && x.DscpMark != nil {
+		return *x.DscpMark
+	}
+	return 0
+}
+
+type BandwidthLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ingress, egress
+	Direction string `protobuf:"bytes,1,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Kilobits per second; 0: not limited.
+	MaxKbps int64 `protobuf:"varint,2,opt,name=max_kbps,json=maxKbps,proto3" json:"max_kbps,omitempty"`
+	// Kilobits; 0: the host chooses.
+	MaxBurstKbps  int64 `protobuf:"varint,3,opt,name=max_burst_kbps,json=maxBurstKbps,proto3" json:"max_burst_kbps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BandwidthLimit) Reset() {
+	*x = BandwidthLimit{}
+	mi := &file_api_feed_feed_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BandwidthLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BandwidthLimit) ProtoMessage() {}
+
+func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BandwidthLimit.ProtoReflect.Descriptor instead.
+func (*BandwidthLimit) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BandwidthLimit) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *BandwidthLimit) GetMaxKbps() int64 {
+	if x != nil {
+		return x.MaxKbps
+	}
+	return 0
+}
+
+func (x *BandwidthLimit) GetMaxBurstKbps() int64 {
+	if x != nil {
+		return x.MaxBurstKbps
+	}
+	return 0
+}
+
+type PacketRateLimit struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Direction string                 `protobuf:"bytes,1,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Thousands of packets per second; 0: not limited.
+	MaxKpps int64 `protobuf:"varint,2,opt,name=max_kpps,json=maxKpps,proto3" json:"max_kpps,omitempty"`
+	// Thousands of packets; 0: the host chooses.
+	MaxBurstKpps  int64 `protobuf:"varint,3,opt,name=max_burst_kpps,json=maxBurstKpps,proto3" json:"max_burst_kpps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PacketRateLimit) Reset() {
+	*x = PacketRateLimit{}
+	mi := &file_api_feed_feed_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PacketRateLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PacketRateLimit) ProtoMessage() {}
+
+func (x *PacketRateLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PacketRateLimit.ProtoReflect.Descriptor instead.
+func (*PacketRateLimit) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PacketRateLimit) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *PacketRateLimit) GetMaxKpps() int64 {
+	if x != nil {
+		return x.MaxKpps
+	}
+	return 0
+}
+
+func (x *PacketRateLimit) GetMaxBurstKpps() int64 {
+	if x != nil {
+		return x.MaxBurstKpps
+	}
+	return 0
+}
+
 var File_api_feed_feed_proto protoreflect.FileDescriptor
 
 const file_api_feed_feed_proto_rawDesc = "" +
@@ -2569,7 +2802,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"F\n" +
 	"\tObjectKey\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.isospin.feed.v1.KindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x88\x03\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xc5\x03\n" +
 	"\x06Object\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x06R\aversion\x12+\n" +
 	"\x04port\x18\x02 \x01(\v2\x15.isospin.feed.v1.PortH\x00R\x04port\x124\n" +
@@ -2580,8 +2813,10 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x0esecurity_group\x18\x05 \x01(\v2\x1e.isospin.feed.v1.SecurityGroupH\x00R\rsecurityGroup\x12>\n" +
 	"\vaddress_set\x18\x06 \x01(\v2\x1b.isospin.feed.v1.AddressSetH\x00R\n" +
 	"addressSet\x121\n" +
-	"\x06router\x18\a \x01(\v2\x17.isospin.feed.v1.RouterH\x00R\x06routerB\x06\n" +
-	"\x04body\"\xf8\x04\n" +
+	"\x06router\x18\a \x01(\v2\x17.isospin.feed.v1.RouterH\x00R\x06router\x12;\n" +
+	"\n" +
+	"qos_policy\x18\b \x01(\v2\x1a.isospin.feed.v1.QoSPolicyH\x00R\tqosPolicyB\x06\n" +
+	"\x04body\"\x9c\x05\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2602,7 +2837,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x0fextra_dhcp_opts\x18\r \x03(\v2 .isospin.feed.v1.ExtraDHCPOptionR\rextraDhcpOpts\x12\x19\n" +
 	"\bdns_name\x18\x0e \x01(\tR\adnsName\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x03R\brevision\x12\x1b\n" +
-	"\tvnic_type\x18\x10 \x01(\tR\bvnicType\"E\n" +
+	"\tvnic_type\x18\x10 \x01(\tR\bvnicType\x12\"\n" +
+	"\rqos_policy_id\x18\x11 \x01(\tR\vqosPolicyId\"E\n" +
 	"\aFixedIP\x12\x1b\n" +
 	"\tsubnet_id\x18\x01 \x01(\tR\bsubnetId\x12\x1d\n" +
 	"\n" +
@@ -2616,7 +2852,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x1d\n" +
 	"\n" +
-	"ip_version\x18\x03 \x01(\x05R\tipVersion\"\x85\x03\n" +
+	"ip_version\x18\x03 \x01(\x05R\tipVersion\"\xa9\x03\n" +
 	"\aNetwork\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2631,7 +2867,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\n" +
 	"dns_domain\x18\n" +
 	" \x01(\tR\tdnsDomain\x12)\n" +
-	"\x10vlan_transparent\x18\v \x01(\bR\x0fvlanTransparent\"\x90\x01\n" +
+	"\x10vlan_transparent\x18\v \x01(\bR\x0fvlanTransparent\x12\"\n" +
+	"\rqos_policy_id\x18\f \x01(\tR\vqosPolicyId\"\x90\x01\n" +
 	"\aSegment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fnetwork_type\x18\x02 \x01(\tR\vnetworkType\x12)\n" +
@@ -2741,7 +2978,22 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x13floating_ip_address\x18\x02 \x01(\tR\x11floatingIpAddress\x12(\n" +
 	"\x10fixed_ip_address\x18\x03 \x01(\tR\x0efixedIpAddress\x12\x17\n" +
 	"\aport_id\x18\x04 \x01(\tR\x06portId\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision*\x92\x01\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"\xe7\x01\n" +
+	"\tQoSPolicy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12J\n" +
+	"\x10bandwidth_limits\x18\x02 \x03(\v2\x1f.isospin.feed.v1.BandwidthLimitR\x0fbandwidthLimits\x12N\n" +
+	"\x12packet_rate_limits\x18\x03 \x03(\v2 .isospin.feed.v1.PacketRateLimitR\x10packetRateLimits\x12 \n" +
+	"\tdscp_mark\x18\x04 \x01(\x05H\x00R\bdscpMark\x88\x01\x01B\f\n" +
+	"\n" +
+	"_dscp_mark\"o\n" +
+	"\x0eBandwidthLimit\x12\x1c\n" +
+	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x19\n" +
+	"\bmax_kbps\x18\x02 \x01(\x03R\amaxKbps\x12$\n" +
+	"\x0emax_burst_kbps\x18\x03 \x01(\x03R\fmaxBurstKbps\"p\n" +
+	"\x0fPacketRateLimit\x12\x1c\n" +
+	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x19\n" +
+	"\bmax_kpps\x18\x02 \x01(\x03R\amaxKpps\x12$\n" +
+	"\x0emax_burst_kpps\x18\x03 \x01(\x03R\fmaxBurstKpps*\xa7\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_PORT\x10\x01\x12\x10\n" +
@@ -2749,7 +3001,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x0fKIND_FORWARDING\x10\x03\x12\x17\n" +
 	"\x13KIND_SECURITY_GROUP\x10\x04\x12\x14\n" +
 	"\x10KIND_ADDRESS_SET\x10\x05\x12\x0f\n" +
-	"\vKIND_ROUTER\x10\x06*Q\n" +
+	"\vKIND_ROUTER\x10\x06\x12\x13\n" +
+	"\x0fKIND_QOS_POLICY\x10\a*Q\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x0e\n" +
@@ -2772,7 +3025,7 @@ func file_api_feed_feed_proto_rawDescGZIP() []byte {
 }
 
 var file_api_feed_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_feed_feed_proto_goTypes = []any{
 	(Kind)(0),                 // 0: isospin.feed.v1.Kind
 	(State)(0),                // 1: isospin.feed.v1.State
@@ -2805,7 +3058,10 @@ var file_api_feed_feed_proto_goTypes = []any{
 	(*RouterInterface)(nil),   // 28: isospin.feed.v1.RouterInterface
 	(*RouterGateway)(nil),     // 29: isospin.feed.v1.RouterGateway
 	(*FloatingIP)(nil),        // 30: isospin.feed.v1.FloatingIP
-	nil,                       // 31: isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	(*QoSPolicy)(nil),         // 31: isospin.feed.v1.QoSPolicy
+	(*BandwidthLimit)(nil),    // 32: isospin.feed.v1.BandwidthLimit
+	(*PacketRateLimit)(nil),   // 33: isospin.feed.v1.PacketRateLimit
+	nil,                       // 34: isospin.feed.v1.ServerMessage.AdminStateUpEntry
 }
 var file_api_feed_feed_proto_depIdxs = []int32{
 	3,  // 0: isospin.feed.v1.AgentMessage.hello:type_name -> isospin.feed.v1.Hello
@@ -2822,7 +3078,7 @@ var file_api_feed_feed_proto_depIdxs = []int32{
 	10, // 11: isospin.feed.v1.ServerMessage.deletes:type_name -> isospin.feed.v1.ObjectKey
 	22, // 12: isospin.feed.v1.ServerMessage.forwarding_deltas:type_name -> isospin.feed.v1.ForwardingDelta
 	26, // 13: isospin.feed.v1.ServerMessage.address_set_deltas:type_name -> isospin.feed.v1.AddressSetDelta
-	31, // 14: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	34, // 14: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
 	0,  // 15: isospin.feed.v1.ObjectKey.kind:type_name -> isospin.feed.v1.Kind
 	12, // 16: isospin.feed.v1.Object.port:type_name -> isospin.feed.v1.Port
 	16, // 17: isospin.feed.v1.Object.network:type_name -> isospin.feed.v1.Network
@@ -2830,29 +3086,32 @@ var file_api_feed_feed_proto_depIdxs = []int32{
 	23, // 19: isospin.feed.v1.Object.security_group:type_name -> isospin.feed.v1.SecurityGroup
 	25, // 20: isospin.feed.v1.Object.address_set:type_name -> isospin.feed.v1.AddressSet
 	27, // 21: isospin.feed.v1.Object.router:type_name -> isospin.feed.v1.Router
-	13, // 22: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
-	14, // 23: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
-	15, // 24: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
-	17, // 25: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
-	18, // 26: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
-	12, // 27: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
-	19, // 28: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
-	21, // 29: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
-	21, // 30: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
-	24, // 31: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
-	28, // 32: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
-	29, // 33: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
-	19, // 34: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
-	30, // 35: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
-	18, // 36: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
-	18, // 37: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
-	2,  // 38: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
-	9,  // 39: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
-	39, // [39:40] is the sub-list for method output_type
-	38, // [38:39] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	31, // 22: isospin.feed.v1.Object.qos_policy:type_name -> isospin.feed.v1.QoSPolicy
+	13, // 23: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
+	14, // 24: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
+	15, // 25: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
+	17, // 26: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
+	18, // 27: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
+	12, // 28: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
+	19, // 29: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
+	21, // 30: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
+	21, // 31: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
+	24, // 32: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
+	28, // 33: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
+	29, // 34: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
+	19, // 35: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
+	30, // 36: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
+	18, // 37: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
+	18, // 38: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
+	32, // 39: isospin.feed.v1.QoSPolicy.bandwidth_limits:type_name -> isospin.feed.v1.BandwidthLimit
+	33, // 40: isospin.feed.v1.QoSPolicy.packet_rate_limits:type_name -> isospin.feed.v1.PacketRateLimit
+	2,  // 41: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
+	9,  // 42: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
+	42, // [42:43] is the sub-list for method output_type
+	41, // [41:42] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_api_feed_feed_proto_init() }
@@ -2872,14 +3131,16 @@ func file_api_feed_feed_proto_init() {
 		(*Object_SecurityGroup)(nil),
 		(*Object_AddressSet)(nil),
 		(*Object_Router)(nil),
+		(*Object_QosPolicy)(nil),
 	}
+	file_api_feed_feed_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_feed_feed_proto_rawDesc), len(file_api_feed_feed_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

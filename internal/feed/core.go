@@ -11,6 +11,7 @@ import (
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/core/subnet"
+	"isospin/internal/resource"
 	"isospin/internal/store"
 )
 
@@ -146,15 +147,11 @@ func (p *coreProjection) port(ch Change, mark Marker) {
 	if old != nil && placed(old) && (now == nil || now.HostID != old.HostID || !placed(now)) {
 		p.unplace(old, mark)
 	}
-	if now == nil {
 	if old != nil && old.DHCP() && (now == nil || !now.DHCP()) {
 		remove(p.dhcp, old.NetworkID, old.ID)
 		p.markNetwork(old.NetworkID, mark)
 	}
-		if old.DeviceOwner == port.OwnerDHCP && p.dhcp[old.NetworkID] == old.ID {
-			delete(p.dhcp, old.NetworkID)
-			p.markNetwork(old.NetworkID, mark)
-		}
+	if now == nil {
 		return
 	}
 	if now.DHCP() {
@@ -192,9 +189,6 @@ func placed(o *port.Port) bool { return o.Bound() && !o.DHCP() }
 
 // unplace takes a port off the host where it was.
 func (p *coreProjection) unplace(old *port.Port, mark Marker) {
-	if !old.Bound() || old.DeviceOwner == port.OwnerDHCP {
-		return
-	}
 	remove(p.byHost, old.HostID, old.ID)
 	remove(p.byNetwork, old.NetworkID, old.ID)
 	mark.Object(old.HostID, Key{feed.Kind_KIND_PORT, old.ID})
@@ -335,11 +329,18 @@ func PortMessage(o *port.Port) *feed.Port {
 	for _, d := range o.ExtraDHCPOpts {
 		m.ExtraDhcpOpts = append(m.ExtraDhcpOpts, &feed.ExtraDHCPOption{Name: d.OptName, Value: d.OptValue, IpVersion: int32(d.IPVersion)})
 	}
-	var name string
-	if raw, ok := o.Slots["dns_name"]; ok && json.Unmarshal(raw, &name) == nil {
-		m.DnsName = name
-	}
+	m.DnsName = textOf(o.Slots, "dns_name")
+	m.QosPolicyId = textOf(o.Slots, "qos_policy_id")
 	return m
+}
+
+// textOf is the value of an extension's attribute; empty when there is none.
+func textOf(slots resource.Slots, attribute string) string {
+	var text string
+	if raw, ok := slots[attribute]; ok && json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	return ""
 }
 
 func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
@@ -347,7 +348,7 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 	if n == nil {
 		return nil
 	}
-	m := &feed.Network{Id: n.ID, ProjectId: n.ProjectID, Name: n.Name, Mtu: int32(n.MTU), AdminStateUp: n.AdminStateUp, External: n.External}
+	m := &feed.Network{Id: n.ID, ProjectId: n.ProjectID, Name: n.Name, Mtu: int32(n.MTU), AdminStateUp: n.AdminStateUp, External: n.External, QosPolicyId: textOf(n.Slots, "qos_policy_id")}
 	segment := ""
 	for id := range p.hosts[id][host] {
 		if o := Get[port.Port](c, "port", id); o != nil && o.SegmentID > segment {

@@ -25,6 +25,8 @@ func KeyOf(o *message.Object) feed.Key {
 		return feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: b.AddressSet.Id}
 	case *message.Object_Router:
 		return feed.Key{Kind: message.Kind_KIND_ROUTER, ID: b.Router.Id}
+	case *message.Object_QosPolicy:
+		return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: b.QosPolicy.Id}
 	}
 	return feed.Key{}
 }

@@ -5,7 +5,7 @@ import "isospin/api/feed"
 // Empty tells whether nothing has changed.
 func (c *Changes) Empty() bool {
 	return !c.All && len(c.Ports) == 0 && len(c.Networks) == 0 && len(c.Forwarding) == 0 &&
-		len(c.SecurityGroups) == 0 && len(c.AddressSets) == 0 && len(c.Routers) == 0
+		len(c.SecurityGroups) == 0 && len(c.AddressSets) == 0 && len(c.Routers) == 0 && len(c.QoSPolicies) == 0
 }
 
 // mark notes that the object is new, gone or replaced.
@@ -19,6 +19,8 @@ func (c *Changes) mark(kind feed.Kind, id string) {
 		add(&c.SecurityGroups, id)
 	case feed.Kind_KIND_ROUTER:
 		add(&c.Routers, id)
+	case feed.Kind_KIND_QOS_POLICY:
+		add(&c.QoSPolicies, id)
 	case feed.Kind_KIND_FORWARDING:
 		c.markForwarding(id, ForwardingChange{Whole: true})
 	case feed.Kind_KIND_ADDRESS_SET:
@@ -59,6 +61,7 @@ func (c *Changes) each(do func(objectKey)) {
 		feed.Kind_KIND_NETWORK:        c.Networks,
 		feed.Kind_KIND_SECURITY_GROUP: c.SecurityGroups,
 		feed.Kind_KIND_ROUTER:         c.Routers,
+		feed.Kind_KIND_QOS_POLICY:     c.QoSPolicies,
 	} {
 		for id := range set {
 			do(objectKey{kind, id})
@@ -82,6 +85,7 @@ func (c *Changes) merge(other *Changes) {
 	union(&c.Networks, other.Networks)
 	union(&c.SecurityGroups, other.SecurityGroups)
 	union(&c.Routers, other.Routers)
+	union(&c.QoSPolicies, other.QoSPolicies)
 	for id, change := range other.Forwarding {
 		c.markForwarding(id, change)
 	}

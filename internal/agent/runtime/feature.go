@@ -47,6 +47,7 @@ type State struct {
 	SecurityGroups map[string]*feed.SecurityGroup
 	AddressSets    map[string]*AddressSet
 	Routers        map[string]*feed.Router
+	QoSPolicies    map[string]*feed.QoSPolicy
 	// AdminStateUp by agent type; absent is true.
 	AdminStateUp map[string]bool
 }
@@ -74,6 +75,7 @@ type Changes struct {
 	SecurityGroups map[string]struct{}
 	AddressSets    map[string]AddressSetChange
 	Routers        map[string]struct{}
+	QoSPolicies    map[string]struct{}
 }
 
 // ForwardingChange is what changed in one ForwardingTable: port ids, deleted

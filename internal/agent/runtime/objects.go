@@ -51,6 +51,7 @@ type objects struct {
 	securityGroups table[*feed.SecurityGroup]
 	addressSets    table[*AddressSet]
 	routers        table[*feed.Router]
+	qosPolicies    table[*feed.QoSPolicy]
 	adminStateUp   map[string]bool // replaced, never changed
 
 	versions map[objectKey]uint64
@@ -74,6 +75,7 @@ func (o *objects) state() *State {
 			SecurityGroups: o.securityGroups.share(),
 			AddressSets:    o.addressSets.share(),
 			Routers:        o.routers.share(),
+			QoSPolicies:    o.qosPolicies.share(),
 			AdminStateUp:   o.adminStateUp,
 		}
 	}
@@ -158,6 +160,8 @@ func (o *objects) upsert(object *feed.Object) (objectKey, error) {
 		o.securityGroups.own()[key.id] = body.SecurityGroup
 	case *feed.Object_Router:
 		o.routers.own()[key.id] = body.Router
+	case *feed.Object_QosPolicy:
+		o.qosPolicies.own()[key.id] = body.QosPolicy
 	case *feed.Object_Forwarding:
 		t := &ForwardingTable{NetworkID: key.id, Entries: make(map[string]*feed.ForwardingEntry, len(body.Forwarding.Entries))}
 		for _, entry := range body.Forwarding.Entries {
@@ -192,6 +196,8 @@ func (o *objects) delete(key objectKey) bool {
 		delete(o.securityGroups.own(), key.id)
 	case feed.Kind_KIND_ROUTER:
 		delete(o.routers.own(), key.id)
+	case feed.Kind_KIND_QOS_POLICY:
+		delete(o.qosPolicies.own(), key.id)
 	case feed.Kind_KIND_FORWARDING:
 		delete(o.forwarding.own(), key.id)
 	case feed.Kind_KIND_ADDRESS_SET:
@@ -294,6 +300,9 @@ func messages(state *State, versions map[objectKey]uint64, perMessage int) []*fe
 	for id, v := range state.Routers {
 		object(feed.Kind_KIND_ROUTER, id).Body = &feed.Object_Router{Router: v}
 	}
+	for id, v := range state.QoSPolicies {
+		object(feed.Kind_KIND_QOS_POLICY, id).Body = &feed.Object_QosPolicy{QosPolicy: v}
+	}
 	for id, v := range state.Forwarding {
 		object(feed.Kind_KIND_FORWARDING, id).Body = &feed.Object_Forwarding{Forwarding: &feed.Forwarding{
 			NetworkId: id, Entries: slices.Collect(maps.Values(v.Entries))}}
@@ -324,6 +333,8 @@ func keyOf(object *feed.Object) objectKey {
 		return objectKey{feed.Kind_KIND_ADDRESS_SET, body.AddressSet.GetId()}
 	case *feed.Object_Router:
 		return objectKey{feed.Kind_KIND_ROUTER, body.Router.GetId()}
+	case *feed.Object_QosPolicy:
+		return objectKey{feed.Kind_KIND_QOS_POLICY, body.QosPolicy.GetId()}
 	}
 	return objectKey{}
 }

@@ -282,6 +282,8 @@ func keyOf(o *message.Object) feed.Key {
 		return feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: b.AddressSet.Id}
 	case *message.Object_Router:
 		return feed.Key{Kind: message.Kind_KIND_ROUTER, ID: b.Router.Id}
+	case *message.Object_QosPolicy:
+		return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: b.QosPolicy.Id}
 	}
 	return feed.Key{}
 }
@@ -362,16 +364,28 @@ func (k *Core) Rows(columns int, query string, args ...any) [][]any {
 type Client struct {
 	k   *Core
 	who identity.Context
+	// parent is the id of the object that sub-resources are of.
+	parent string
+}
+
+// In is the client for sub-resources of one object.
+func (c *Client) In(parentID string) *Client { return &Client{k: c.k, who: c.who, parent: parentID} }
+
+func (c *Client) service(r *resource.Resource) resource.Service {
+	if r.Parent == nil {
+		return r.Service
+	}
+	return r.Within(c.parent)
 }
 
 // Admin is an administrator of the project "admin".
 func (k *Core) Admin() *Client {
-	return &Client{k, identity.Context{ProjectID: "admin", Admin: true, Roles: []string{"admin"}}}
+	return &Client{k: k, who: identity.Context{ProjectID: "admin", Admin: true, Roles: []string{"admin"}}}
 }
 
 // As is a member of a project.
 func (k *Core) As(project string) *Client {
-	return &Client{k, identity.Context{ProjectID: project, Roles: []string{"member"}}}
+	return &Client{k: k, who: identity.Context{ProjectID: project, Roles: []string{"member"}}}
 }
 
 // Context carries the caller.
@@ -451,7 +465,7 @@ func (c *Client) TryCreate(name, body string, args ...any) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := r.Service.Create(c.Context(), []*resource.Body{prepared})
+	made, err := c.service(r).Create(c.Context(), []*resource.Body{prepared})
 	if err != nil {
 		return nil, err
 	}
@@ -479,7 +493,7 @@ func (c *Client) TryUpdate(name, id, body string, args ...any) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := r.Service.Update(c.Context(), id, prepared, resource.Match{})
+	o, err := c.service(r).Update(c.Context(), id, prepared, resource.Match{})
 	if err != nil {
 		return nil, err
 	}
@@ -499,7 +513,7 @@ func (c *Client) Update(name, id, body string, args ...any) Object {
 // TryGet reads an object.
 func (c *Client) TryGet(name, id string) (Object, error) {
 	r := c.resource(name)
-	o, err := r.Service.Get(c.Context(), id)
+	o, err := c.service(r).Get(c.Context(), id)
 	if err != nil {
 		return nil, err
 	}
@@ -530,7 +544,7 @@ func (c *Client) List(name string, filter ...string) []Object {
 		must(c.k.t, err)
 		q.Filters = append(q.Filters, resource.FilterBy{Attribute: a, Values: values})
 	}
-	rows, err := r.Service.List(c.Context(), q)
+	rows, err := c.service(r).List(c.Context(), q)
 	must(c.k.t, err)
 	list := make([]Object, len(rows))
 	for i, o := range rows {
@@ -542,7 +556,7 @@ func (c *Client) List(name string, filter ...string) []Object {
 
 // TryDelete deletes an object.
 func (c *Client) TryDelete(name, id string) error {
-	return c.resource(name).Service.Delete(c.Context(), id, resource.Match{})
+	return c.service(c.resource(name)).Delete(c.Context(), id, resource.Match{})
 }
 
 // Delete is TryDelete that must succeed.
