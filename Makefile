@@ -1,13 +1,14 @@
 # make run    a cloud on this machine
 # make test   everything that is checked
 # make bench  the product's figures, with those of its peer beside them
+# make interop  OpenStack's own API tests (tempest) with the real Keystone
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test bench microbench verify fmt setup clean
+.PHONY: build run test interop bench microbench verify fmt setup clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -24,6 +25,10 @@ bench: setup build
 
 microbench: setup
 	go test -run '^$$' -bench . -benchmem ./...
+
+# REGEX chooses tests; test/interop/tempest/run.sh tells what else can be chosen.
+interop: setup build
+	test/interop/tempest/run.sh $(if $(REGEX),'$(REGEX)')
 
 # Form, common mistakes, and which package may import which.
 verify: bin/staticcheck

@@ -39,7 +39,7 @@ func newLabCommand() *cobra.Command {
 	}
 	// What follows the name belongs to the command that is run.
 	exec.Flags().SetInterspersed(false)
-	cmd.AddCommand(exec, &cobra.Command{
+	cmd.AddCommand(exec, newSimulateCommand(), &cobra.Command{
 		Use:   "status",
 		Short: "Show the labs that run, with their hosts and instances",
 		Args:  cobra.NoArgs,

@@ -24,6 +24,8 @@ type Options struct {
 	Environment
 	// Features by name, each once. // required
 	Features []string
+	// Factories of features that are not registered, by name. // optional
+	Factories map[string]Factory
 	// Servers to attach to, tried in turn: "unix:///run/isospin/feed.sock",
 	// "http://127.0.0.1:9697" (loopback only), "https://network.example.org:9697". // required
 	Servers []string
@@ -93,7 +95,10 @@ func New(options Options) (*Agent, error) {
 		return nil, fmt.Errorf("agent: metrics: %w", err)
 	}
 	for i, name := range options.Features {
-		factory := factories[name]
+		factory := options.Factories[name]
+		if factory == nil {
+			factory = factories[name]
+		}
 		if factory == nil {
 			return nil, fmt.Errorf("agent: no feature %q, there are: %s", name, strings.Join(Registered(), ", "))
 		}
