@@ -314,20 +314,22 @@ func (s *service) Default(ctx context.Context, tx *store.Tx, version int) (*subn
 
 // Load implements subnet.Pools.
 func (s *service) Load(tx *store.Tx, ids ...string) (map[string]*subnet.Pool, error) {
-	if len(ids) == 0 {
-		return nil, nil
+	pools := make(map[string]*subnet.Pool, len(ids))
+	for chunk := range slices.Chunk(ids, 512) {
+		list := make([]any, len(chunk))
+		for i, id := range chunk {
+			list[i] = id
+		}
+		in, args := store.In("t.id", list)
+		rows, err := s.Table.Select(tx, "WHERE "+in, args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range rows {
+			pools[p.ID] = p.plain()
+		}
 	}
-	list := make([]any, len(ids))
-	for i, id := range ids {
-		list[i] = id
-	}
-	in, args := store.In("t.id", list)
-	rows, err := s.Table.Select(tx, "WHERE "+in, args...)
-	pools := make(map[string]*subnet.Pool, len(rows))
-	for _, p := range rows {
-		pools[p.ID] = p.plain()
-	}
-	return pools, err
+	return pools, nil
 }
 
 // InScope implements subnet.Pools.
