@@ -1,13 +1,9 @@
 package policy
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
-
-	"isospin/internal/identity"
-	"isospin/internal/resource"
 )
 
 // write shows how an expression was understood, with all parentheses.
@@ -119,30 +115,4 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%q: %v; want it to say %q", c.text, err, c.why)
 		}
 	}
-}
-
-// What is read is read again as the same.
-func FuzzParse(f *testing.F) {
-	all, err := standards()
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, d := range all {
-		f.Add(d.Check)
-	}
-	for _, s := range []string{"'a':%(b)s", "not(rule:a)", "((@", "%(", "field:a:b=~(", "role:%(a)s%%"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		r, err := compile(settings{overrides: []override{{name: "x", text: text}}, fallback: "default"})
-		if err != nil {
-			return
-		}
-		e := evaluation{ctx: context.Background(), rules: r, caller: r.view(&identity.Context{Roles: []string{"member"}, ProjectID: "p"}),
-			target: &target{body: &resource.Body{Values: map[string]any{"tenant_id": "p", "shared": true}}}}
-		first := e.rule(r.byName["x"])
-		if first != e.rule(r.byName["x"]) {
-			t.Errorf("%q: two decisions differ", text)
-		}
-	})
 }

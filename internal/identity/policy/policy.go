@@ -199,8 +199,18 @@ func (e *Engine) Check() error {
 		if res.Serves(resource.Show) || res.Serves(resource.List) {
 			need(of, res.PolicyAction("get"))
 		}
+		// What has nothing that clients may write is only read, whatever else
+		// its service refuses; the default rule goes before that refusal.
+		var flags resource.Flags
+		for _, a := range res.Attributes() {
+			flags |= a.Flags
+		}
 		for _, o := range []resource.Operation{resource.Create, resource.Update, resource.Delete} {
-			if res.Serves(o) {
+			written := flags.Has(resource.Post) || flags.Has(resource.Put)
+			if o == resource.Create {
+				written = flags.Has(resource.Post)
+			}
+			if res.Serves(o) && written {
 				need(of, res.PolicyAction(string(o)))
 			}
 		}
