@@ -21,6 +21,7 @@ type Options struct {
 	Name   string       // required: of the bridge
 	RunDir string       // required: Open vSwitch's run folder, which holds <bridge>.mgmt
 	Mark   uint16       // required: upper 16 bits of the cookies of our flows; flows with others are never touched
+	Meters MeterRange   // optional: ids of our meters; meters with others are never touched
 	Logger *slog.Logger // optional
 	// Program that speaks OpenFlow.
 	Program string // optional: "ovs-ofctl"
@@ -37,6 +38,10 @@ type Bridge struct {
 	actual map[key]uint64
 	// refused are wanted flows that the switch does not take, by cookie.
 	refused map[uint64]Refusal
+	// meters are the meters of ours that are believed to be there; nil: not known.
+	meters map[uint32]Meter
+	// refusedMeters are wanted meters that the switch does not take.
+	refusedMeters map[uint32]refusedMeter
 }
 
 // Refusal is a flow that ovs-ofctl or the switch did not take.
@@ -63,14 +68,14 @@ func NewBridge(o Options) *Bridge {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
 	}
-	return &Bridge{options: o, refused: map[uint64]Refusal{}}
+	return &Bridge{options: o, refused: map[uint64]Refusal{}, refusedMeters: map[uint32]refusedMeter{}}
 }
 
 // Socket is the bridge's management socket.
 func (b *Bridge) Socket() string { return filepath.Join(b.options.RunDir, b.options.Name+".mgmt") }
 
-// Forget makes the next Apply compare with what is there.
-func (b *Bridge) Forget() { b.actual = nil }
+// Forget makes the next Apply, and EnsureMeters, compare with what is there.
+func (b *Bridge) Forget() { b.actual, b.meters = nil, nil }
 
 // Known tells whether the next Apply is a delta only.
 func (b *Bridge) Known() bool { return b.actual != nil }
