@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"isospin/internal/core/agent"
 	"isospin/internal/core/network"
@@ -192,8 +193,13 @@ func (s *Service) needsDHCP(tx *store.Tx, p *Port) (bool, error) {
 	if p.Service() {
 		return false, nil
 	}
+	// A host without a DHCP service, or with one that is administratively down, says nothing of it.
+	agents, err := s.options.Agents.OnHost(tx, p.HostID)
+	if err != nil || !slices.ContainsFunc(agents, func(a *agent.Agent) bool { return a.AgentType == agent.DHCP && a.AdminStateUp }) {
+		return false, err
+	}
 	var n int
-	err := tx.Row(`SELECT COUNT(*) FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
+	err = tx.Row(`SELECT COUNT(*) FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
 		WHERE a.port_id = ? AND s.enable_dhcp AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = ?)`, []any{p.ID, OwnerDHCP}, &n)
 	return n > 0, err
 }
