@@ -77,20 +77,24 @@ type hypervisor struct {
 	named     int
 }
 
-func (h *hypervisor) measure(ctx context.Context) (err error) {
+func (h *hypervisor) setup(ctx context.Context) (err error) {
 	endpoint, err := url.Parse(h.lab.Endpoint)
 	if err != nil {
 		return err
 	}
 	h.api = &load{address: endpoint.Host}
-	defer h.api.close()
 	if h.network, err = neutron.Create(ctx, h.lab.Client(), neutron.Network{Object: neutron.Object{Name: "bench"}}); err != nil {
 		return err
 	}
 	h.subnet, err = neutron.Create(ctx, h.lab.Client(), neutron.Subnet{NetworkID: h.network.ID, IPVersion: 4, CIDR: "10.20.0.0/20"})
-	if err != nil {
+	return err
+}
+
+func (h *hypervisor) measure(ctx context.Context) error {
+	if err := h.setup(ctx); err != nil {
 		return err
 	}
+	defer h.api.close()
 	for _, size := range []struct {
 		guests int
 		name   string
