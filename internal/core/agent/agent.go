@@ -194,6 +194,20 @@ func (s *Service) OfType(tx *store.Tx, agentType string) ([]*Agent, error) {
 	return s.Table.SelectBare(tx, "WHERE t.agent_type = ? AND t.admin_state_up AND t.heartbeat_timestamp >= ? ORDER BY t.host", agentType, s.since())
 }
 
+// CheckZones refuses availability zones of which no agent of the type is.
+func (s *Service) CheckZones(tx *store.Tx, agentType string, zones []string) error {
+	for _, z := range zones {
+		var n int
+		if err := tx.Row("SELECT COUNT(*) FROM (SELECT 1 FROM agent WHERE agent_type = ? AND availability_zone = ? LIMIT 1) x", []any{agentType, z}, &n); err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.New(fault.NotFound, "AvailabilityZoneNotFound", "AvailabilityZone %s could not be found.", z)
+		}
+	}
+	return nil
+}
+
 // Report notes that a host's function lives. fresh says that the agent has just started.
 func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh bool) (*Agent, error) {
 	now := s.Now().UTC().Format(TimeFormat)
@@ -215,7 +229,8 @@ func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh
 	if fresh {
 		a.StartedAt = now
 	}
-	changed := string(a.Configurations) != string(report.Configurations) || a.Binary != report.Binary || a.Topic != report.Topic
+	changed := string(a.Configurations) != string(report.Configurations) || a.Binary != report.Binary || a.Topic != report.Topic ||
+		report.AvailabilityZone != nil && (a.AvailabilityZone == nil || *a.AvailabilityZone != *report.AvailabilityZone)
 	a.Configurations, a.Binary, a.Topic = report.Configurations, report.Binary, report.Topic
 	if report.AvailabilityZone != nil {
 		a.AvailabilityZone = report.AvailabilityZone

@@ -23,6 +23,8 @@ type Network struct {
 	// PortSecurityEnabled is what ports of the network begin with.
 	PortSecurityEnabled bool           `json:"port_security_enabled" db:"port_security_enabled"`
 	Slots               resource.Slots `json:"slots,omitempty" db:"slots,json"`
+	// AvailabilityZoneHints are in order of preference; lists are sorted by them.
+	AvailabilityZoneHints []string `json:"availability_zone_hints" db:"availability_zone_hints,json"`
 
 	// Segments are the network's segments in order, child rows.
 	Segments []Segment `json:"network_segments"`

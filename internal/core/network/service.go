@@ -88,6 +88,8 @@ var Schema = store.Schema{Module: "core/network", Steps: [][]string{{
 		segment_id VARCHAR(36) NOT NULL REFERENCES network_segment (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
 		PRIMARY KEY (network_type, physical_network, segmentation_id))`,
 	`CREATE INDEX segment_allocation_segment ON segment_allocation (segment_id)`,
+}, {
+	`ALTER TABLE network ADD COLUMN availability_zone_hints VARCHAR(255) NOT NULL DEFAULT ''`,
 }}}
 
 var segments = store.NewTable[Segment]("network_segment", store.TableOptions[Segment]{})

@@ -5,6 +5,7 @@ package all
 
 import (
 	_ "isospin/internal/ext/addressscope"
+	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"

@@ -146,6 +146,8 @@ type HostOptions struct {
 	Agents []string // optional
 	// Physical networks that the host reaches.
 	Physical []string // optional
+	// Zone of the DHCP and L3 agents. Default: none.
+	Zone string // optional
 	// TunnelIP is the host's tunnel endpoint. Default: 192.0.2.<number of hosts>.
 	TunnelIP string // optional
 }
@@ -180,7 +182,11 @@ func (k *Core) Host(name string, o HostOptions) map[string]string {
 				}
 				configurations = string(raw)
 			}
-			a, err := k.Agents.Report(ctx, tx, &agent.Agent{Host: name, AgentType: function, Binary: "test", Topic: "test", Configurations: json.RawMessage(configurations)}, true)
+			report := &agent.Agent{Host: name, AgentType: function, Binary: "test", Topic: "test", Configurations: json.RawMessage(configurations)}
+			if o.Zone != "" && (function == agent.DHCP || function == agent.L3) {
+				report.AvailabilityZone = &o.Zone
+			}
+			a, err := k.Agents.Report(ctx, tx, report, true)
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,7 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "extraroute", Name: "Neutron Extra Route", Description: "Extra routes configuration for L3 router", Updated: "2013-02-01T10:00:00-00:00", Requires: []string{"router"}},
 		resource.Extension{Alias: "fip-port-details", Name: "Floating IP Port Details Extension", Description: "Add port_details attribute to Floating IP resource", Updated: "2018-04-09T10:00:00-00:00", Requires: []string{"router"}},
 		resource.Extension{Alias: "l3-port-ip-change-not-allowed", Name: "Prevent L3 router ports IP address change extension", Description: "Prevent change of IP address for some L3 router ports", Updated: "2018-10-09T10:00:00-00:00", Requires: []string{"router"}},
+		resource.Extension{Alias: "router_availability_zone", Name: "Router Availability Zone", Description: "Availability zone support for router.", Updated: "2015-01-01T10:00:00-00:00", Requires: []string{"router", "availability_zone"}},
 		resource.Extension{Alias: "l3_agent_scheduler", Name: "L3 Agent Scheduler", Description: "Schedule routers among l3 agents", Updated: "2013-02-07T10:00:00-00:00", Requires: []string{"agent", "router"}},
 	)
 	s := newService(c)
@@ -53,6 +54,8 @@ type Router struct {
 	GatewayPortID *string `json:"gateway_port_id" db:"gateway_port_id"`
 	EnableSNAT    bool    `json:"enable_snat" db:"enable_snat"`
 	Routes        []Route `json:"routes" db:"routes,json"`
+	// AvailabilityZoneHints are the zones of which the host may be; none: of any.
+	AvailabilityZoneHints []string `json:"availability_zone_hints" db:"availability_zone_hints,json"`
 	// Generation counts changes of what the host must know; Reported is the
 	// newest one that the host has spoken of.
 	Generation int64 `json:"generation" db:"generation"`
@@ -62,6 +65,8 @@ type Router struct {
 	ExternalGateway *Gateway `json:"external_gateway_info"`
 	// HostID is the host that serves the router; empty: none does.
 	HostID string `json:"host"`
+	// AvailabilityZones are those of the host's L3 agent.
+	AvailabilityZones []string `json:"availability_zones"`
 	// PortIDs are its interfaces.
 	PortIDs []string `json:"port_ids"`
 }
@@ -151,6 +156,8 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 	`CREATE INDEX floatingip_address ON floatingip (floating_ip_address)`,
 	// Which of two associations of one address wins.
 	`CREATE UNIQUE INDEX floatingip_fixed ON floatingip (port_id, fixed_ip_address, floating_network_id)`,
+}, {
+	`ALTER TABLE router ADD COLUMN availability_zone_hints VARCHAR(255) NOT NULL DEFAULT ''`,
 }}}
 
 const (
@@ -181,6 +188,9 @@ func (s *service) newRouterResource() *resource.Resource {
 			// ext-gw-mode
 			"enable_snat": map[string]any{"type:boolean": nil, "required": false, "convert_to": "convert_to_boolean"},
 		}}, Type: "object|null"},
+		// router_availability_zone
+		resource.Attribute{Name: "availability_zones", Flags: visible, Type: "list<string>"},
+		resource.Attribute{Name: "availability_zone_hints", Flags: post | visible, Default: []any{}, Validate: resource.Rules{"type:availability_zone_hint_list": nil}, Type: "list<string>"},
 		// extraroute
 		resource.Attribute{Name: "routes", Flags: put | visible, Default: resource.Unspecified, Convert: "convert_none_to_empty_list", Validate: resource.Rules{"type:hostroutes": nil}, Type: "list<object>"},
 	)

@@ -43,8 +43,9 @@ func (s *service) place(ctx context.Context, tx *store.Tx, r *Router, adding *ne
 	return err
 }
 
-// choose is the host with the fewest routers whose agents reach all networks
-// of the router; empty: there is none.
+// choose is the host with the fewest routers, of the zones of which the
+// router's must be, whose agents reach all networks of the router; empty: there
+// is none.
 func (s *service) choose(tx *store.Tx, r *Router, adding *network.Network, except string) (string, error) {
 	agents, err := s.core.Agents.OfType(tx, agent.L3)
 	if err != nil || len(agents) == 0 {
@@ -69,8 +70,12 @@ func (s *service) choose(tx *store.Tx, r *Router, adding *network.Network, excep
 		return "", err
 	}
 	slices.SortStableFunc(agents, func(a, b *agent.Agent) int { return load[a.Host] - load[b.Host] })
+	zones := r.AvailabilityZoneHints
+	if len(zones) == 0 {
+		zones = config.DefaultAvailabilityZones.Of(s.core.Config)
+	}
 	for _, a := range agents {
-		if a.Host == except {
+		if a.Host == except || len(zones) > 0 && (a.AvailabilityZone == nil || !slices.Contains(zones, *a.AvailabilityZone)) {
 			continue
 		}
 		ok, err := s.reachesAll(tx, a.Host, networks)
@@ -135,7 +140,9 @@ func (s *service) bind(ctx context.Context, tx *store.Tx, r *Router, host string
 	if _, err := tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, ?) ON CONFLICT (router_id) DO UPDATE SET host = excluded.host", r.ID, host); err != nil {
 		return err
 	}
-	r.HostID = host
+	if err := fillHosts(tx, []*Router{r}); err != nil {
+		return err
+	}
 	ports, err := s.portsOf(tx, r)
 	if err != nil {
 		return err

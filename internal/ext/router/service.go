@@ -9,6 +9,7 @@ import (
 
 	"isospin/internal/config"
 	"isospin/internal/core"
+	"isospin/internal/core/agent"
 	"isospin/internal/core/collection"
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
@@ -90,12 +91,17 @@ func index(rows []*Router) ([]string, map[string]*Router) {
 
 func fillHosts(tx *store.Tx, rows []*Router) error {
 	ids, by := index(rows)
-	return store.Child(tx, "SELECT router_id, host FROM router_binding WHERE %s", "router_id", ids, func(scan func(...any) error) error {
+	return store.Child(tx, `SELECT b.router_id, b.host, a.availability_zone FROM router_binding b LEFT JOIN agent a ON a.host = b.host AND a.agent_type = '`+agent.L3+`'
+		WHERE %s`, "b.router_id", ids, func(scan func(...any) error) error {
 		var id, host string
-		if err := scan(&id, &host); err != nil {
+		var zone *string
+		if err := scan(&id, &host, &zone); err != nil {
 			return err
 		}
-		by[id].HostID = host
+		by[id].HostID, by[id].AvailabilityZones = host, nil
+		if zone != nil {
+			by[id].AvailabilityZones = []string{*zone}
+		}
 		return nil
 	})
 }
@@ -147,6 +153,9 @@ func (s *service) save(ctx context.Context, tx *store.Tx, r *Router) error {
 
 func (s *service) create(ctx context.Context, tx *store.Tx, r *Router, body *resource.Body) error {
 	r.ID, r.Status, r.ExternalGateway = resource.NewID(), "ACTIVE", nil
+	if err := s.core.Agents.CheckZones(tx, agent.L3, r.AvailabilityZoneHints); err != nil {
+		return err
+	}
 	if err := s.routers.Insert(ctx, tx, r); err != nil {
 		return err
 	}
