@@ -116,12 +116,12 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := access.complete(o.Config, o.Logger, s.Core.Registry); err != nil {
 		return nil, err
 	}
-	s.edge = rest.NewServer(rest.New(rest.Options{
+	s.edge = rest.NewServer(withPage(rest.New(rest.Options{
 		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
 		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri,
 		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed},
 		Healthy: func(ctx context.Context) error { return s.Store.View(ctx, func(*store.Tx) error { return nil }) },
-	}), o.Logger)
+	})), o.Logger)
 	if err := s.listen(); err != nil {
 		return nil, err
 	}

@@ -107,6 +107,7 @@ func usage(w io.Writer, l *lab.Lab, c *cloud) {
 	fmt.Fprintf(w, `
 The cloud is up. Ctrl-C ends it and removes everything.
 
+  the topology     %[1]s/topology/
   the API          %[1]s
   a client         openstack --os-auth-type none --os-endpoint %[1]s network list
   what is there    isospin lab status
