@@ -412,7 +412,7 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 		if want.External {
 			err = rbac.Grant(ctx, tx, "network", want.ID, want.ProjectID, rbac.AccessAsExternal, "*")
 		} else {
-			err = rbac.Revoke(tx, "network", want.ID, rbac.AccessAsExternal, "*")
+			err = rbac.RevokeAction(tx, "network", want.ID, rbac.AccessAsExternal)
 		}
 		if err != nil {
 			return err

@@ -29,6 +29,16 @@ func (s *Service) Shareable() rbac.Type {
 			return n.ProjectID, nil
 		},
 		Changed: s.accessChanged,
+		Keep: func(tx *store.Tx, p *rbac.Policy) (string, error) {
+			if p.Action != rbac.AccessAsExternal || p.Target != "*" {
+				return "", nil
+			}
+			n, err := s.Load(tx, p.ObjectID)
+			if err != nil || !n.IsDefault {
+				return "", err
+			}
+			return "Default external networks must be shared to everyone.", nil
+		},
 	}
 }
 

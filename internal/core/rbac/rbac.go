@@ -45,6 +45,12 @@ func Revoke(tx *store.Tx, objectType, objectID, action, target string) error {
 	return err
 }
 
+// RevokeAction removes an object's entries for an action.
+func RevokeAction(tx *store.Tx, objectType, objectID, action string) error {
+	_, err := tx.Exec("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ?", objectType, objectID, action)
+	return err
+}
+
 // Granted tells whether an object has an entry for the action.
 func Granted(tx *store.Tx, objectType, objectID, action string) (bool, error) {
 	var n int

@@ -35,6 +35,8 @@ type Type struct {
 	Changed func(ctx context.Context, tx *store.Tx, id string) error // required
 	// Checks refuse an entry that is about to be stored.
 	Checks []func(tx *store.Tx, p *Policy) error // optional
+	// Keep gives the reason why an entry must stay as it is, "" when there is none.
+	Keep func(tx *store.Tx, p *Policy) (string, error) // optional
 	// Uses say who depends on access to an object.
 	Uses []Use // optional
 }
@@ -96,6 +98,15 @@ func (t *Type) CheckAction(action string) error {
 // CheckLoss refuses to take an entry away (or to turn it to another target,
 // when that is not empty) on which somebody depends. owner is the object's project.
 func (t *Type) CheckLoss(tx *store.Tx, p *Policy, owner, other string) error {
+	if t.Keep != nil {
+		reason, err := t.Keep(tx, p)
+		if err != nil {
+			return err
+		}
+		if reason != "" {
+			return InUse(p.ObjectID, reason)
+		}
+	}
 	left := []string{""}
 	if p.Action == AccessAsShared { // an owner needs no entry to use what is shared
 		left = append(left, owner)

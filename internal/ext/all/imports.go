@@ -7,6 +7,7 @@ import (
 	_ "isospin/internal/ext/addressscope"
 	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/networkipavailability"
+	_ "isospin/internal/ext/rbac"
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
 	_ "isospin/internal/ext/subnetpool"

@@ -433,6 +433,7 @@ func (s *service) checkRoutes(tx *store.Tx, r *Router, given any) error {
 
 // hook ties routers into networks, subnets and ports.
 func (s *service) hook() {
+	s.core.RBAC.Use("network", gatewayUse())
 	s.core.Networks.BeforeUpdate = append(s.core.Networks.BeforeUpdate, s.checkNetwork)
 	s.core.Subnets.AfterCreate = append(s.core.Subnets.AfterCreate, s.addGatewayAddresses)
 	ports := s.core.Ports

@@ -32,6 +32,7 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rule belongs to the project's default security group", Description: "Flag to determine if the security group rule belongs to the project's default security group", Updated: "2023-05-23T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "address-group", Name: "Address group", Description: "Support address group", Updated: "2020-07-15T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "security-groups-default-rules", Name: "Default rules for security groups", Description: "Configure set of security group rules used as default rules for every new security group", Updated: "2022-12-19T10:00:00-00:00"},
+		resource.Extension{Alias: "security-groups-shared-filtering", Name: "Security group filtering on the shared field", Description: "Support filtering security groups on the shared field", Updated: "2021-10-05T09:00:00-00:00", Requires: []string{"rbac-security-groups"}},
 		resource.Extension{Alias: "security-groups-remote-address-group", Name: "Remote address group id field for security group rules", Description: "Add new field of remote address group id in SG rules", Updated: "2020-08-25T10:00:00-00:00", Requires: []string{"security-group"}},
 	)
 	c.Ports.Resource.Add(resource.Attribute{
@@ -48,6 +49,9 @@ func install(c *core.Core, f *feed.Hub) error {
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.completePort)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.checkPortUpdate)
 	c.Networks.OnWrite = append(c.Networks.OnWrite, s.onNetworkWrite)
+	for _, t := range s.shareables() {
+		c.RBAC.Register(t)
+	}
 	project(f, s)
 	return nil
 }
@@ -59,6 +63,11 @@ type Group struct {
 	Stateful bool   `json:"stateful" db:"stateful"`
 
 	Rules []*Rule `json:"security_group_rules,omitempty"`
+
+	// SharedWith are the projects ("*": all) that may use the group.
+	SharedWith []string `json:"shared_with,omitempty"`
+	// Shared with the caller; only shown.
+	Shared bool `json:"shared"`
 }
 
 // Rule lets traffic pass that matches all that it names.
@@ -127,6 +136,7 @@ func newGroupResource() *resource.Resource {
 		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Default: "", Validate: resource.Rules{"type:name_not_default": 255}, Type: "string"},
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
 		resource.Attribute{Name: "security_group_rules", Flags: visible, Type: "list<object>"},
+		resource.Attribute{Name: "shared", Flags: visible | policy | resource.EnforcePolicy | filter, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "stateful", Flags: post | put | visible | filter, Default: true, Convert: "convert_to_boolean", Type: "bool"},
 	)
 	return r.Add(resource.StandardAttributes(true)...)

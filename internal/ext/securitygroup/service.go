@@ -12,6 +12,7 @@ import (
 	"isospin/internal/core/collection"
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
+	"isospin/internal/core/rbac"
 	"isospin/internal/fault"
 	"isospin/internal/identity"
 	"isospin/internal/resource"
@@ -50,18 +51,24 @@ func newService(c *core.Core) *service {
 		CheckAll: checkBulk, Create: s.createRule, Delete: s.deleteRule, BeforeList: s.ensureDefaultOf,
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
-			return "t.project_id = ? OR EXISTS (SELECT 1 FROM security_group g WHERE g.id = t.security_group_id AND g.project_id = ?)", []any{who, who}
+			shared, args := sharedGroup("t.security_group_id", who)
+			return "t.project_id = ? OR EXISTS (SELECT 1 FROM security_group g WHERE g.id = t.security_group_id AND g.project_id = ?) OR " + shared, append([]any{who, who}, args...)
 		},
 	})
 	groups := store.NewTable[Group]("security_group", store.TableOptions[Group]{
-		Kind:     "security_group",
-		Children: []func(*store.Tx, []*Group) error{collection.Tagged[Group]("security_group"), s.fillRules},
+		Kind:       "security_group",
+		Children:   []func(*store.Tx, []*Group) error{collection.Tagged[Group]("security_group"), s.fillRules, fillGroupTargets},
+		Conditions: map[string]func([]any) (string, []any){"shared": rbac.SharedCondition("security_group", "t.id")},
 	})
 	s.groups = collection.New[Group](collection.Options[Group]{
 		Store: c.Store, Resource: newGroupResource(), Table: groups, Quota: c.Quotas,
 		Create: s.createGroup, Update: s.updateGroup, Delete: s.deleteGroup, BeforeList: s.ensureDefaultOf,
-		Present: func(_ context.Context, rows []*Group) {
+		Scope: func(ctx context.Context) (string, []any) {
+			return rbac.VisibleCondition("security_group", identity.From(ctx).ProjectID)
+		},
+		Present: func(ctx context.Context, rows []*Group) {
 			for _, g := range rows {
+				g.Shared = rbac.Open(g.SharedWith, identity.From(ctx).ProjectID)
 				if g.Rules == nil {
 					g.Rules = []*Rule{}
 				}
@@ -265,6 +272,9 @@ func (s *service) deleteGroup(ctx context.Context, tx *store.Tx, g *Group) error
 			return err
 		}
 	}
+	if err := rbac.RevokeAll(tx, "security_group", g.ID); err != nil {
+		return err
+	}
 	if err := s.groups.Remove(ctx, tx, g); errors.Is(err, store.ErrReferenced) {
 		return inUse(g.ID)
 	} else if err != nil {
@@ -325,7 +335,7 @@ func (s *service) createRule(ctx context.Context, tx *store.Tx, r *Rule, _ *reso
 	if err := checkRule(r); err != nil {
 		return err
 	}
-	g, err := s.visibleGroup(ctx, tx, r.SecurityGroupID)
+	g, err := s.ownGroup(ctx, tx, r.SecurityGroupID)
 	if err != nil {
 		return err
 	}
@@ -358,17 +368,33 @@ func (s *service) createRule(ctx context.Context, tx *store.Tx, r *Rule, _ *reso
 	return s.bump(ctx, tx, g)
 }
 
-// visibleGroup is a group without its rules: a rule costs the same in a group of many.
+// visibleGroup is a group that the caller may use, without its rules: a rule
+// costs the same in a group of many.
 func (s *service) visibleGroup(ctx context.Context, tx *store.Tx, id string) (*Group, error) {
 	rows, err := s.groups.Table.SelectBare(tx, "WHERE t.id = ?", id)
 	if err != nil {
 		return nil, err
 	}
-	who := identity.From(ctx)
-	if len(rows) == 0 || !who.SeesAll() && rows[0].ProjectID != who.ProjectID {
+	if len(rows) == 0 {
+		return nil, s.groups.NotFound(id)
+	}
+	if owns(ctx, rows[0]) {
+		return rows[0], nil
+	}
+	open, err := openTo(tx, id, identity.From(ctx).ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	if !open {
 		return nil, s.groups.NotFound(id)
 	}
 	return rows[0], nil
+}
+
+// owns tells whether the caller need not be given access to a group.
+func owns(ctx context.Context, g *Group) bool {
+	who := identity.From(ctx)
+	return who.SeesAll() || g.ProjectID == who.ProjectID
 }
 
 // bump makes a new revision of a group whose rules have changed. Its event
