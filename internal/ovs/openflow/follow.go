@@ -30,9 +30,9 @@ func (b *Bridge) Follow(ctx context.Context, attached func()) {
 			if !first {
 				attached()
 			}
-			first = false
 			pause = 50 * time.Millisecond
 		})
+		first = false // whoever answers from now on may have started since
 		b.options.Logger.Debug("OpenFlow connection ended", "bridge", b.options.Name, "error", err)
 		select {
 		case <-ctx.Done():
