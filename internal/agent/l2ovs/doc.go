@@ -13,7 +13,8 @@
 //
 // # Pipeline of br-int
 //
-//	0    classify: which port, hence which network and which policies
+//	0    classify: which port, hence which network and which policies; its limit and DSCP
+//	100  limit of packets, for a port that has one of kilobits too
 //	105  from the uplink (tunnels or physical network)
 //	110  anti-spoofing of filtered ports; 111: IPv6 source
 //	115  learning of addresses that the server does not know
@@ -23,7 +24,7 @@
 //	150  flooding; 151: what depends on the origin
 //	160  ingress: always allowed, conntrack; 161: state; 162: rules
 //	170  delivery, with commit to conntrack; 171: to the ports of one policy
-//	175  output
+//	175  output; 176, 177: limits of what the port receives
 //
 // Nothing passes that no flow lets pass. NORMAL is not used: a frame for a
 // filtered port cannot go round the ingress tables.

@@ -174,7 +174,7 @@ func (f *Feature) Function() *feed.Function {
 		"bridge_mappings": mappings, "integration_bridge": f.o.IntegrationBridge,
 		"tunnel_types": kinds, "tunneling_ip": f.o.LocalIP,
 		"l2_population": true, "arp_responder_enabled": true, "enable_distributed_routing": false, "in_distributed_mode": false,
-		"extensions": []string{}, "datapath_type": datapath,
+		"extensions": []string{"qos"}, "datapath_type": datapath,
 		"ovs_capabilities":     map[string]any{"datapath_types": datapaths, "iface_types": interfaces},
 		"vhostuser_socket_dir": f.o.RunDir, "ovs_hybrid_plug": false, "devices": f.devices, "log_agent_heartbeats": false,
 		"baremetal_smartnic": false, "resource_provider_bandwidths": empty, "resource_provider_inventory_defaults": empty,
@@ -239,7 +239,7 @@ func (f *Feature) connect() error {
 func (f *Feature) bridge(name string) *openflow.Bridge {
 	b := f.bridges[name]
 	if b == nil {
-		b = openflow.NewBridge(openflow.Options{Name: name, RunDir: f.o.RunDir, Mark: flowMark, Logger: f.log, Program: f.o.OFCtl})
+		b = openflow.NewBridge(openflow.Options{Name: name, RunDir: f.o.RunDir, Mark: flowMark, Meters: meterRange, Logger: f.log, Program: f.o.OFCtl})
 		f.bridges[name] = b
 		go b.Follow(f.ctx, func() {
 			f.log.Warn("bridge came back, its flows are put in place again", "bridge", name)
@@ -262,6 +262,7 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		for _, b := range f.bridges {
 			b.Forget()
 		}
+		clear(f.planner.unapplied) // another try
 	}
 	facts, err := f.prepare(ctx)
 	if err != nil {
@@ -301,6 +302,17 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		}
 	}
 	for attempt := 0; ; attempt++ {
+		refused, err := integration.EnsureMeters(ctx, f.planner.meters)
+		if err != nil {
+			return nil, err
+		}
+		without := false
+		for id, err := range refused {
+			without = f.planner.refuseMeter(id, err) || without
+		}
+		if without {
+			f.planner.plan(want, facts, runtime.Changes{})
+		}
 		change, err := integration.Apply(ctx, f.planner.integration)
 		if err != nil {
 			return nil, err
@@ -313,6 +325,9 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 			break
 		}
 		f.planner.plan(want, facts, runtime.Changes{})
+	}
+	if err := integration.PruneMeters(ctx, f.planner.meters); err != nil {
+		return nil, err
 	}
 	f.devices = len(f.planner.local)
 	f.flush(integration, f.planner.left)

@@ -112,6 +112,16 @@ func (h *host) expect(port string, state feed.State) {
 	}
 }
 
+// ofport is the number of a port on br-int.
+func (h *host) ofport(id string) int {
+	h.t.Helper()
+	lp := h.f.planner.local[id]
+	if lp == nil {
+		h.t.Fatalf("%s: port %s is not wired", h.name, id)
+	}
+	return lp.ofport
+}
+
 // flowText is the flows of a bridge, for comparing.
 func (h *host) flowText(bridge, match string) string {
 	h.t.Helper()
@@ -129,7 +139,7 @@ func (h *host) flowText(bridge, match string) string {
 func clone(s *runtime.State) *runtime.State {
 	return &runtime.State{
 		Ports: maps.Clone(s.Ports), Networks: maps.Clone(s.Networks), Forwarding: maps.Clone(s.Forwarding),
-		SecurityGroups: maps.Clone(s.SecurityGroups), AddressSets: maps.Clone(s.AddressSets),
+		SecurityGroups: maps.Clone(s.SecurityGroups), AddressSets: maps.Clone(s.AddressSets), QoSPolicies: maps.Clone(s.QoSPolicies),
 	}
 }
 
@@ -138,6 +148,7 @@ type cloud struct {
 	networks map[string]*feed.Network
 	groups   map[string]*feed.SecurityGroup
 	sets     map[string][]string
+	policies map[string]*feed.QoSPolicy
 	ports    []placed
 }
 
@@ -170,7 +181,7 @@ func macOf(n int) string { return fmt.Sprintf("fa:16:3e:00:00:%02x", n) }
 
 // state is what one host must hear.
 func (c *cloud) state(h *host) *runtime.State {
-	s := &runtime.State{Ports: map[string]*feed.Port{}, Networks: c.networks, SecurityGroups: c.groups,
+	s := &runtime.State{Ports: map[string]*feed.Port{}, Networks: maps.Clone(c.networks), SecurityGroups: c.groups, QoSPolicies: maps.Clone(c.policies),
 		Forwarding: map[string]*runtime.ForwardingTable{}, AddressSets: map[string]*runtime.AddressSet{}}
 	for id, members := range c.sets {
 		set := &runtime.AddressSet{ID: id, Addresses: map[string]struct{}{}}

@@ -106,7 +106,7 @@ func networkFlows(n *localNetwork) flows {
 	byPolicy := map[uint32][]string{}
 	var policies []uint32
 	for _, p := range n.members {
-		to := fmt.Sprintf("output:%d", p.ofport)
+		to := p.receive()
 		all = append(all, to)
 		if p.open {
 			open = append(open, to)

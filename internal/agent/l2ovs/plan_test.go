@@ -3,6 +3,7 @@ package l2ovs
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -26,6 +27,14 @@ func text(s *openflow.Set) string {
 	var b strings.Builder
 	for _, f := range s.Flows() {
 		b.WriteString(f.String() + "\n")
+	}
+	return b.String()
+}
+
+func meterText(meters map[uint32]openflow.Meter) string {
+	var b strings.Builder
+	for _, id := range slices.Sorted(maps.Keys(meters)) {
+		fmt.Fprintf(&b, "meter=%d,%s\n", id, meters[id])
 	}
 	return b.String()
 }
@@ -86,15 +95,21 @@ func example() (*runtime.State, *facts) {
 				AllowedAddressPairs: []*feed.AddressPair{{IpAddress: "10.0.0.9", MacAddress: "00:00:5e:00:01:01"}}}),
 			"vm2":    secure(&feed.Port{Id: "vm2", NetworkId: "provider", MacAddress: "fa:16:3e:00:00:02", FixedIps: []*feed.FixedIP{{IpAddress: "192.0.2.2"}}}),
 			"router": {Id: "router", NetworkId: "tenant", MacAddress: "fa:16:3e:00:00:03", AdminStateUp: true, PortSecurityEnabled: true, DeviceOwner: "network:router_interface"},
-			"open":   {Id: "open", NetworkId: "tenant", MacAddress: "fa:16:3e:00:00:04", AdminStateUp: true, DeviceOwner: "compute:nova"},
+			"open":   {Id: "open", NetworkId: "tenant", MacAddress: "fa:16:3e:00:00:04", AdminStateUp: true, DeviceOwner: "compute:nova", QosPolicyId: "gold"},
 		},
 		Networks: map[string]*feed.Network{
 			"tenant": {Id: "tenant", Segment: &feed.Segment{NetworkType: "vxlan", SegmentationId: 5001},
 				DhcpPort: &feed.Port{Id: "dhcp", MacAddress: "fa:16:3e:dd:00:01", FixedIps: []*feed.FixedIP{{IpAddress: "10.0.0.254"}, {IpAddress: "fd00::fe"}}}},
-			"provider": {Id: "provider", Segment: &feed.Segment{NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationId: 101}},
+			"provider": {Id: "provider", QosPolicyId: "silver", Segment: &feed.Segment{NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationId: 101}},
 		},
 		SecurityGroups: map[string]*feed.SecurityGroup{"web": group("web", append(egressAll(),
 			rule("ingress", "IPv4", 6, 80, 95, ""), rule("ingress", "IPv4", -1, -1, -1, "web"), rule("ingress", "IPv6", 58, 128, -1, "2001:db8::/32"))...)},
+		QoSPolicies: map[string]*feed.QoSPolicy{
+			"gold": {Id: "gold", DscpMark: proto.Int32(26),
+				BandwidthLimits:  []*feed.BandwidthLimit{{Direction: "egress", MaxKbps: 20000}, {Direction: "ingress", MaxKbps: 100, MaxBurstKbps: 90}},
+				PacketRateLimits: []*feed.PacketRateLimit{{Direction: "egress", MaxKpps: 2}, {Direction: "ingress", MaxKpps: 3, MaxBurstKpps: 1}}},
+			"silver": {Id: "silver", BandwidthLimits: []*feed.BandwidthLimit{{Direction: "egress", MaxKbps: 0}, {Direction: "ingress", MaxKbps: 3, MaxBurstKbps: 0}}},
+		},
 		AddressSets: map[string]*runtime.AddressSet{"web": {ID: "web", Addresses: map[string]struct{}{"10.0.0.1": {}, "10.1.0.0/24": {}, "fd00::1": {}, "not an address": {}}}},
 		Forwarding: map[string]*runtime.ForwardingTable{"tenant": {NetworkID: "tenant", Entries: map[string]*feed.ForwardingEntry{
 			"far":      {PortId: "far", MacAddress: "fa:16:3e:00:00:11", IpAddresses: []string{"10.0.0.11", "fd00::11"}, TunnelIp: "172.31.0.2"},
@@ -123,6 +138,7 @@ func TestGolden(t *testing.T) {
 	want, f := example()
 	p := planned(want, f)
 	golden(t, "br-int.flows", text(p.integration))
+	golden(t, "br-int.meters", meterText(p.meters))
 	golden(t, "br-tun.flows", text(p.tunnels))
 	parses(t, text(p.integration))
 	parses(t, text(p.tunnels))
@@ -163,6 +179,9 @@ func TestPlanDoesNotDependOnHistory(t *testing.T) {
 		if got, want := text(p.tunnels), text(fresh.tunnels); got != want {
 			t.Fatalf("step %d: br-tun differs from a fresh plan:\n%s", step, difference(got, want))
 		}
+		if got, want := fmt.Sprint(p.meters), fmt.Sprint(fresh.meters); got != want {
+			t.Fatalf("step %d: meters %s, want %s", step, got, want)
+		}
 		if got, want := fmt.Sprint(p.ports), fmt.Sprint(fresh.ports); got != want {
 			t.Fatalf("step %d: ports %s, want %s", step, got, want)
 		}
@@ -189,7 +208,7 @@ func difference(got, want string) string {
 // mutate changes one thing, and says so as the runtime does.
 func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Changes) {
 	pick := func(keys ...string) string { return keys[random.IntN(len(keys))] }
-	switch random.IntN(9) {
+	switch random.IntN(11) {
 	case 0: // a port goes or comes
 		id := pick("vm", "vm2", "router", "open")
 		if s.Ports[id] != nil {
@@ -287,6 +306,25 @@ func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Chan
 		} else {
 			f.tunnels[t] = 21 + random.IntN(50)
 		}
+	case 9: // a QoS policy goes, comes or changes
+		id := pick("gold", "silver")
+		switch random.IntN(3) {
+		case 0:
+			delete(s.QoSPolicies, id)
+		case 1:
+			s.QoSPolicies[id] = base.QoSPolicies["gold"]
+		case 2:
+			s.QoSPolicies[id] = &feed.QoSPolicy{Id: id, BandwidthLimits: []*feed.BandwidthLimit{{Direction: pick("egress", "ingress", "sideways"), MaxKbps: random.Int64N(3) - 1}}}
+		}
+	case 10: // a port or network gets another QoS policy
+		if p := s.Ports[pick("vm", "vm2", "open", "router")]; p != nil {
+			p = proto.CloneOf(p)
+			p.QosPolicyId = pick("", "gold", "silver")
+			s.Ports[p.Id] = p
+		}
+		n := proto.CloneOf(s.Networks["tenant"])
+		n.QosPolicyId = pick("", "gold", "silver")
+		s.Networks["tenant"] = n
 	}
 }
 

@@ -50,6 +50,11 @@ type planner struct {
 
 	// broken are the ports whose flows the switch refused, until they change.
 	broken map[string]brokenPort
+
+	// meters that the flows of br-int use, by id.
+	meters map[uint32]openflow.Meter
+	// unapplied are the QoS policies that the switch refused, by port.
+	unapplied map[string]unapplied
 }
 
 // planOptions is what the operator has chosen.
@@ -74,6 +79,7 @@ type plannedPort struct {
 	vlan       int
 	ofport     int
 	policy     *policy
+	qos        *feed.QoSPolicy // nil: none, or none that can be applied
 	addressing addressing
 	member     *localPort
 }
@@ -96,6 +102,7 @@ func newPlanner(o planOptions) *planner {
 		ports: map[string]portStatus{}, local: map[string]*plannedPort{}, networks: map[string]*plannedNetwork{},
 		policies: map[string]*policy{}, numbers: map[uint32]string{}, sets: newSets(),
 		forward: map[string]*plannedForwarding{}, tunnel: map[tunnel]int{}, broken: map[string]brokenPort{},
+		meters: map[uint32]openflow.Meter{}, unapplied: map[string]unapplied{},
 	}
 }
 
@@ -211,6 +218,11 @@ func (p *planner) planPorts(want *runtime.State, f *facts) {
 			delete(p.broken, id)
 		}
 	}
+	for id := range p.unapplied {
+		if want.Ports[id] == nil {
+			delete(p.unapplied, id)
+		}
+	}
 	for id, port := range want.Ports {
 		if !ours(port) {
 			p.dropPort(id)
@@ -224,7 +236,7 @@ func (p *planner) planPorts(want *runtime.State, f *facts) {
 			delete(p.ports, id)
 			continue
 		}
-		status := p.planPort(id, port, network, f)
+		status := p.planPort(want, id, port, network, f)
 		status.revision = port.Revision
 		p.ports[id] = status
 		if lp := p.local[id]; lp != nil {
@@ -233,6 +245,10 @@ func (p *planner) planPorts(want *runtime.State, f *facts) {
 				learning[port.NetworkId] = true
 			}
 		}
+	}
+	clear(p.meters)
+	for _, lp := range p.local {
+		lp.member.limits.wanted(lp.ofport, p.meters)
 	}
 	for id, network := range want.Networks {
 		vlan := f.vlans[id]
@@ -262,7 +278,7 @@ func (p *planner) planPorts(want *runtime.State, f *facts) {
 }
 
 // planPort renders one port.
-func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f *facts) portStatus {
+func (p *planner) planPort(want *runtime.State, id string, port *feed.Port, network *feed.Network, f *facts) portStatus {
 	down := func(state feed.State, err string) portStatus {
 		p.dropPort(id)
 		return portStatus{state: state, err: err}
@@ -292,24 +308,27 @@ func (p *planner) planPort(id string, port *feed.Port, network *feed.Network, f 
 		pol = p.policies[policyKey(port)]
 	}
 	vlan := f.vlans[network.Id]
+	qos, limits, unlimited := p.qosOf(want, port, network, ofport)
 	old := p.local[id]
-	if old == nil || old.port != port || old.vlan != vlan || old.ofport != ofport || old.policy != pol {
+	if old == nil || old.port != port || old.vlan != vlan || old.ofport != ofport || old.policy != pol || old.qos != qos {
 		a, err := parseAddressing(port)
 		if err != nil {
 			return down(feed.State_STATE_ERROR, err.Error())
 		}
-		n := &plannedPort{port: port, vlan: vlan, ofport: ofport, policy: pol, addressing: a}
-		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), addressing: a}
+		n := &plannedPort{port: port, vlan: vlan, ofport: ofport, policy: pol, qos: qos, addressing: a}
+		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), addressing: a, limits: limits}
 		if old != nil {
 			p.leave(old, n)
 		}
 		p.local[id] = n
 		p.integration.Put("port/"+id, portFlows(n.member, p.o.ethertypes))
 	}
+	err := unlimited
 	if pol != nil {
-		if err := errors.Join(pol.err, pol.flaws); err != nil {
-			return portStatus{state: feed.State_STATE_ERROR, err: err.Error()}
-		}
+		err = errors.Join(pol.err, pol.flaws, unlimited)
+	}
+	if err != nil {
+		return portStatus{state: feed.State_STATE_ERROR, err: err.Error()}
 	}
 	return portStatus{state: feed.State_STATE_ACTIVE}
 }
@@ -413,7 +432,10 @@ func (p *planner) refuse(want *runtime.State, r openflow.Refusal) bool {
 		if port == nil {
 			return false
 		}
-		p.broken[id] = brokenPort{port: port, err: text}
+		// The limits may be what is not taken; without them it may work.
+		if !p.withoutQoS(p.local[id], text) {
+			p.broken[id] = brokenPort{port: port, err: text}
+		}
 		return true
 	case "policy": // the rule allows nothing; the others stand
 		if pol := p.policies[id]; pol != nil && pol.flaws == nil {

@@ -73,6 +73,7 @@ type localPort struct {
 	// open ports may hold stations that nobody told us of.
 	open       bool
 	addressing addressing
+	limits     *limits // nil: none
 }
 
 // number of the policy of what the port sends and receives; 0: not filtered.
@@ -97,7 +98,14 @@ func portFlows(p *localPort, ethertypes []uint16) flows {
 			f.add(tableSpoof, 60, fmt.Sprintf("%s,dl_src=%s,dl_type=%#x", in, p.addressing.mac, t), resubmit(tableLearn))
 		}
 	}
-	f.add(tableClassify, 200, in+","+untagged, load+","+resubmit(first))
+	limit := p.egressLimits(&f, in)
+	f.add(tableClassify, 200, in+","+untagged, limit+load+","+resubmit(first))
+	if p.limits != nil && p.limits.dscp >= 0 {
+		for _, family := range []string{"ip", "ipv6"} {
+			f.addf(tableClassify, 210, family+","+in+","+untagged, "%sset_field:%d->ip_dscp,%s,%s", limit, p.limits.dscp, load, resubmit(first))
+		}
+	}
+	p.ingressLimits(&f)
 
 	// What the port's known address sends needs no learning.
 	if p.open || len(p.addressing.macs) > 1 {

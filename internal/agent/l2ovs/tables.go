@@ -9,27 +9,30 @@ import (
 
 // Tables of br-int.
 const (
-	tableClassify      = 0
-	tableFromUplink    = 105
-	tableSpoof         = 110
-	tableSpoofIPv6     = 111
-	tableLearn         = 115
-	tableServices      = 120
-	tableSolicitations = 121 // of br-int and br-tun: neighbour solicitations made advertisements
-	tableEgressTrack   = 130
-	tableEgressState   = 131
-	tableEgressRules   = 132
-	tableLookup        = 140
-	tableLearned       = 141
-	tableUnknown       = 142
-	tableFlood         = 150
-	tableFloodOrigin   = 151
-	tableIngressBase   = 160
-	tableIngressState  = 161
-	tableIngressRules  = 162
-	tableDeliver       = 170
-	tableFloodOut      = 171
-	tableOutput        = 175
+	tableClassify       = 0
+	tableEgressPackets  = 100
+	tableFromUplink     = 105
+	tableSpoof          = 110
+	tableSpoofIPv6      = 111
+	tableLearn          = 115
+	tableServices       = 120
+	tableSolicitations  = 121 // of br-int and br-tun: neighbour solicitations made advertisements
+	tableEgressTrack    = 130
+	tableEgressState    = 131
+	tableEgressRules    = 132
+	tableLookup         = 140
+	tableLearned        = 141
+	tableUnknown        = 142
+	tableFlood          = 150
+	tableFloodOrigin    = 151
+	tableIngressBase    = 160
+	tableIngressState   = 161
+	tableIngressRules   = 162
+	tableDeliver        = 170
+	tableFloodOut       = 171
+	tableOutput         = 175
+	tableIngressLimit   = 176
+	tableIngressPackets = 177
 )
 
 // Tables of br-tun.
