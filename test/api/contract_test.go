@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -24,15 +25,39 @@ type fact struct {
 	Alias, Name, Summary, Updated string
 	Requires                      []string
 	Core                          bool `json:"core_pseudo_alias"`
-	Resources                     map[string]struct {
-		Kind, URL      string
-		Member         *string
-		BodyCollection string `json:"body_collection"`
-		Bulk           *bool  `json:"allow_bulk"`
-		Paging         *bool  `json:"allow_pagination"`
-		Sorting        *bool  `json:"allow_sorting"`
-		Attributes     map[string]attribute
+	Resources                     map[string]collection
+	SubResources                  map[string]collection `json:"sub_resources"`
+}
+
+type collection struct {
+	Kind, URL      string
+	Member         *string
+	BodyCollection string `json:"body_collection"`
+	Bulk           *bool  `json:"allow_bulk"`
+	Paging         *bool  `json:"allow_pagination"`
+	Sorting        *bool  `json:"allow_sorting"`
+	Attributes     map[string]attribute
+}
+
+// absent are collections of loaded extensions that are not served.
+var absent = map[string]string{
+	"minimum_bandwidth_rules":       "guaranteed bandwidth needs allocations in Placement",
+	"alias_minimum_bandwidth_rules": "guaranteed bandwidth needs allocations in Placement",
+}
+
+// collections are those of a fact, sub-resources among them.
+func (f *fact) collections() map[string]collection {
+	all := maps.Clone(f.Resources)
+	for name, c := range f.SubResources {
+		if all == nil {
+			all = map[string]collection{}
+		}
+		all[name] = c
 	}
+	for name := range absent {
+		delete(all, name)
+	}
+	return all
 }
 
 type attribute struct {
@@ -189,7 +214,7 @@ func TestAttributes(t *testing.T) {
 	want := map[string]map[string]attribute{} // by collection
 	urls := map[string]string{}
 	for _, f := range loadedFacts(t, s.Core.Registry) {
-		for collection, r := range f.Resources {
+		for collection, r := range f.collections() {
 			if want[collection] == nil {
 				want[collection] = map[string]attribute{}
 			}
@@ -277,7 +302,7 @@ func TestCollections(t *testing.T) {
 	s := servertest.Start(t, servertest.Networks)
 	total := 0
 	for _, f := range loadedFacts(t, s.Core.Registry) {
-		for collection, c := range f.Resources {
+		for collection, c := range f.collections() {
 			if c.Kind != "resource" || c.Member == nil || len(c.Attributes) == 0 {
 				continue
 			}

@@ -199,7 +199,7 @@ func (p *player) compare(a *servertest.Answer, want string) string {
 		if len(a.Body) > 0 {
 			return "there is a body"
 		}
-	case rest[0] == '{':
+	case rest[0] == '{', rest == "null":
 		var have, expected any
 		if err := json.Unmarshal([]byte(rest), &expected); err != nil {
 			return fmt.Sprintf("the expected body is no JSON: %v", err)
@@ -272,6 +272,10 @@ func (p *player) match(at string, want, have any) string {
 			if wrong := p.match(fmt.Sprintf("%s[%d]", at, i), want[i], list[i]); wrong != "" {
 				return wrong
 			}
+		}
+	case nil:
+		if have != nil {
+			return fmt.Sprintf("%s is %v, want null", at, have)
 		}
 	default:
 		if want != have {
