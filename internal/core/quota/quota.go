@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"isospin/internal/fault"
+	"isospin/internal/identity"
 	"isospin/internal/resource"
 	"isospin/internal/resource/value"
 	"isospin/internal/store"
@@ -136,6 +137,7 @@ func (s *Service) Install(r *resource.Registry) {
 			return nil, fault.New(fault.NotImplemented, "HTTPNotImplemented", "POST requests are not supported on this resource.")
 		}},
 		resource.Route{Method: "GET", Path: "/quotas/{project_id}", Action: "get_quota", OwnFree: true, Do: func(ctx context.Context, c resource.Call) (any, error) {
+		whoAmI("tenant"), whoAmI("project"),
 			q, err := s.show(ctx, project(c))
 			return map[string]any{"quota": q}, err
 		}},
@@ -161,6 +163,17 @@ func (s *Service) Install(r *resource.Registry) {
 }
 
 func (s *Service) show(ctx context.Context, project string) (map[string]any, error) {
+// whoAmI tells old clients their project.
+func whoAmI(name string) resource.Route {
+	return resource.Route{Method: "GET", Path: "/quotas/" + name, Open: true, Do: func(ctx context.Context, _ resource.Call) (any, error) {
+		project := identity.From(ctx).ProjectID
+		if project == "" {
+			return nil, fault.New(fault.Invalid, "QuotaMissingTenant", "Tenant-id was missing from quota request.")
+		}
+		return map[string]any{name: map[string]any{name + "_id": project}}, nil
+	}}
+}
+
 	q := map[string]any{}
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		for _, n := range s.names() {
