@@ -126,6 +126,7 @@ func (s *Service) Install(r *resource.Registry) {
 	r.AddExtension(
 		resource.Extension{Alias: "quotas", Name: "Quota management support", Description: "Expose functions for quotas management per project", Updated: "2012-07-29T10:00:00-00:00"},
 		resource.Extension{Alias: "quota_details", Name: "Quota details management support", Description: "Expose functions for quotas usage statistics per project", Updated: "2017-02-10T10:00:00-00:00", Requires: []string{"quotas"}},
+		resource.Extension{Alias: "quota-check-limit", Name: "Quota engine limit check", Description: "Support for checking the resource usage before applying a new quota limit", Updated: "2021-09-08T16:00:00-00:00"},
 	)
 	project := func(c resource.Call) string { return c.Params["project_id"] }
 	r.Handle(
@@ -136,8 +137,8 @@ func (s *Service) Install(r *resource.Registry) {
 		resource.Route{Method: "POST", Path: "/quotas", Open: true, Do: func(context.Context, resource.Call) (any, error) {
 			return nil, fault.New(fault.NotImplemented, "HTTPNotImplemented", "POST requests are not supported on this resource.")
 		}},
-		resource.Route{Method: "GET", Path: "/quotas/{project_id}", Action: "get_quota", OwnFree: true, Do: func(ctx context.Context, c resource.Call) (any, error) {
 		whoAmI("tenant"), whoAmI("project"),
+		resource.Route{Method: "GET", Path: "/quotas/{project_id}", Action: "get_quota", OwnFree: true, Do: func(ctx context.Context, c resource.Call) (any, error) {
 			q, err := s.show(ctx, project(c))
 			return map[string]any{"quota": q}, err
 		}},
@@ -162,7 +163,6 @@ func (s *Service) Install(r *resource.Registry) {
 	)
 }
 
-func (s *Service) show(ctx context.Context, project string) (map[string]any, error) {
 // whoAmI tells old clients their project.
 func whoAmI(name string) resource.Route {
 	return resource.Route{Method: "GET", Path: "/quotas/" + name, Open: true, Do: func(ctx context.Context, _ resource.Call) (any, error) {
@@ -174,6 +174,7 @@ func whoAmI(name string) resource.Route {
 	}}
 }
 
+func (s *Service) show(ctx context.Context, project string) (map[string]any, error) {
 	q := map[string]any{}
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		for _, n := range s.names() {
@@ -246,14 +247,19 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 		return nil, fault.BadRequest("Unable to find 'quota' in request body")
 	}
 	limits := map[string]int{}
-	force := false
+	check := false
 	var unknown []string
 	for name, v := range wanted {
 		switch name {
-		case "force":
-			force = v == true
+		case "check_limit":
+			// As Neutron has it without quota-check-limit-default: unless asked, usage may be above the limit.
+			wants, err := value.Convert("convert_to_boolean", v)
+			if err != nil {
+				return nil, err
+			}
+			check = wants == true
 			continue
-		case "check_limit", "tenant_id", "project_id":
+		case "force", "tenant_id", "project_id":
 			continue
 		}
 		if _, ok := s.limited[name]; !ok {
@@ -276,7 +282,7 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 	}
 	err := s.store.Tx(ctx, func(tx *store.Tx) error {
 		for name, limit := range limits {
-			if !force && limit >= 0 {
+			if check && limit >= 0 {
 				used, err := s.count(tx, s.limited[name], project, 0)
 				if err != nil {
 					return err

@@ -53,10 +53,12 @@ func New(o Options) *Service {
 	s.Collection = collection.New[Subnet](collection.Options[Subnet]{
 		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
 		Create: s.create, Update: s.update, Delete: s.delete,
+		// Subnets of external networks are not shown to all who may use these:
+		// that is the extension subnet-external-network.
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
 			return `t.project_id = ? OR EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND n.project_id = ?)
-				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND r.target_project IN ('*', ?))`, []any{who, who, who}
+				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND r.action = 'access_as_shared' AND r.target_project IN ('*', ?))`, []any{who, who, who}
 		},
 	})
 	o.Networks.BeforeDelete = append(o.Networks.BeforeDelete, s.deleteOfNetwork)

@@ -147,7 +147,7 @@ func TestRouterRefusals(t *testing.T) {
 		}, fault.Invalid, "BadRequest", "Bad router request: Cannot specify both subnet-id and port-id."},
 		{"interface of a number", func(w *world) ([]string, error) {
 			return nil, plug(w, w.router().ID(), `{"subnet_id": 7}`)
-		}, fault.Invalid, "HTTPBadRequest", "Invalid input for subnet_id. Reason: '7' is not a valid UUID."},
+		}, fault.Invalid, "BadRequest", "Bad router request: '7' is not a valid UUID."},
 		{"interface on no subnet", func(w *world) ([]string, error) {
 			return nil, plug(w, w.router().ID(), `{"subnet_id": %q}`, absent)
 		}, fault.NotFound, "SubnetNotFound", "Subnet ABSENT could not be found."},

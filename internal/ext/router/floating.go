@@ -224,7 +224,11 @@ func (s *service) updateFloating(ctx context.Context, tx *store.Tx, old, want *F
 		return withoutPort()
 	}
 	portID := want.PortID
-	if !body.Has("port_id") {
+	switch {
+	case len(body.Values) == 0:
+		// Floating IPs once had nothing but their association: to say nothing clears it.
+		portID = nil
+	case !body.Has("port_id"):
 		portID, fixed = old.PortID, old.FixedIPAddress
 	}
 	to, err := s.resolve(ctx, tx, want, portID, fixed)

@@ -39,19 +39,21 @@ func chosen(body any) (subnetID, portID string, err error) {
 		return "", "", bad("router", "Either subnet_id or port_id must be specified")
 	}
 	for _, m := range []struct {
-		name  string
 		value any
 		given bool
 		into  *string
-	}{{"subnet_id", subnetValue, bySubnet, &subnetID}, {"port_id", portValue, byPort, &portID}} {
+	}{{subnetValue, bySubnet, &subnetID}, {portValue, byPort, &portID}} {
 		if !m.given {
 			continue
 		}
-		text, ok := m.value.(string)
-		if !ok || text == "" {
-			return "", "", fault.BadRequest("Invalid input for %s. Reason: '%s' is not a valid UUID.", m.name, value.Text(m.value))
+		reason, err := value.Validate("type:uuid", nil, m.value)
+		if err != nil {
+			return "", "", err
 		}
-		*m.into = text
+		if reason != "" {
+			return "", "", bad("router", "%s", reason)
+		}
+		*m.into, _ = m.value.(string)
 	}
 	return subnetID, portID, nil
 }

@@ -124,7 +124,7 @@ func fillTargets(tx *store.Tx, rows []*AddressGroup) error {
 	})
 }
 
-// cidrs brings addresses into CIDR form, each once, in order.
+// cidrs brings addresses into CIDR form without host bits, each once, in order.
 func cidrs(addresses []string) ([]string, error) {
 	list := make([]string, 0, len(addresses))
 	for _, text := range addresses {
@@ -136,7 +136,7 @@ func cidrs(addresses []string) ([]string, error) {
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
-		list = append(list, p.String())
+		list = append(list, p.Masked().String())
 	}
 	slices.Sort(list)
 	return slices.Compact(list), nil

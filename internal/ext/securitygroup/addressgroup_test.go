@@ -25,7 +25,7 @@ func TestAddressGroup(t *testing.T) {
 	k := exttest.New(t, exttest.Options{})
 	project, other := k.As("project1"), k.As("project2")
 	before := k.LastSequence()
-	g := project.Create("address_group", `{"name": "offices", "addresses": ["192.0.2.7/32", "10.0.0.0/8", "2001:DB8::/32"]}`)
+	g := project.Create("address_group", `{"name": "offices", "addresses": ["192.0.2.7/32", "10.1.2.3/8", "2001:DB8::/32"]}`)
 	names := map[string]string{g.ID(): "offices"}
 	if addresses(g) != `["10.0.0.0/8","192.0.2.7/32","2001:db8::/32"]` || g.Text("tenant_id") != "project1" || g.Text("description") != "" || g["shared"] != nil {
 		t.Fatalf("group is %v", g)
@@ -155,9 +155,7 @@ func TestAddressSetOfAddressGroup(t *testing.T) {
 	s.Must(t, 200, "PUT", "/address-groups/"+g+"/add_addresses", `{"addresses": ["2001:db8::/32", "192.0.2.8"]}`)
 	holds(`["10.0.0.0/8","192.0.2.7","192.0.2.8","2001:db8::/32"]`)
 	// 10.1.2.3/8 is the same network as 10.0.0.0/8.
-	s.Must(t, 200, "PUT", "/address-groups/"+g+"/remove_addresses", `{"addresses": ["10.0.0.0/8", "192.0.2.7/32"]}`)
-	holds(`["10.0.0.0/8","192.0.2.8","2001:db8::/32"]`)
-	s.Must(t, 200, "PUT", "/address-groups/"+g+"/remove_addresses", `{"addresses": ["10.1.2.3/8"]}`)
+	s.Must(t, 200, "PUT", "/address-groups/"+g+"/remove_addresses", `{"addresses": ["10.1.2.3/8", "192.0.2.7/32"]}`)
 	holds(`["192.0.2.8","2001:db8::/32"]`)
 	_, messages := h1.Sequence()
 	s.Must(t, 200, "PUT", "/address-groups/"+g, `{"address_group": {"name": "of no interest to hosts"}}`)

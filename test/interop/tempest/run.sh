@@ -100,8 +100,10 @@ key_repository = $k/fernet
 key_repository = $k/fernet
 [credential]
 key_repository = $k/credential
+# One process, so that what it has cached is what there is.
 [cache]
-enabled = false
+enabled = true
+backend = dogpile.cache.memory
 [identity]
 # The least that bcrypt has: tempest makes some hundred users.
 password_hash_rounds = 4
@@ -117,9 +119,8 @@ chdir = $k/home
 master = true
 lazy-apps = true
 enable-threads = true
-processes = 2
-threads = 4
-thunder-lock = true
+processes = 1
+threads = 8
 buffer-size = 65535
 rem-header = Content-Length
 add-header = Connection: close
