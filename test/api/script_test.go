@@ -199,7 +199,7 @@ func (p *player) compare(a *servertest.Answer, want string) string {
 		if len(a.Body) > 0 {
 			return "there is a body"
 		}
-	case rest[0] == '{', rest == "null":
+	case rest[0] == '{', rest[0] == '[', rest == "null":
 		var have, expected any
 		if err := json.Unmarshal([]byte(rest), &expected); err != nil {
 			return fmt.Sprintf("the expected body is no JSON: %v", err)
