@@ -314,7 +314,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if options < 150 {
+	if options < 100 {
 		t.Errorf("the sample has %d options", options)
 	}
 	for _, o := range all() {

@@ -9,8 +9,6 @@ var (
 		Deprecated("ml2", "tenant_network_types"))
 	ML2MechanismDrivers = Strings("ml2", "mechanism_drivers", []string{"openvswitch"},
 		"Drivers that bind ports, in order of preference. Neutron's default is none.")
-	ML2ExtensionDrivers = Strings("ml2", "extension_drivers", nil,
-		"Extensions of networks, subnets and ports.", Unset("all that are built in"))
 	ML2PathMTU = Int("ml2", "path_mtu", 0,
 		"Upper bound of the MTU of tunnelled networks, with their overhead; 0 is global_physnet_mtu.", Min(0))
 	ML2PhysicalNetworkMTUs = Map("ml2", "physical_network_mtus", nil,
@@ -20,8 +18,6 @@ var (
 		"Type of external networks that are created without provider attributes; empty is as other networks.")
 	ML2OverlayIPVersion = Int("ml2", "overlay_ip_version", 4,
 		"IP version of tunnel endpoints, which decides the overhead of tunnels.", Choices("4", "6"))
-	ML2TunnelledNetworkRPName = String("ml2", "tunnelled_network_rp_name", "rp_tunnelled",
-		"Resource provider name for the bandwidth of tunnelled networks.")
 
 	ML2FlatNetworks = Strings("ml2_type_flat", "flat_networks", []string{"*"},
 		"Physical networks of flat networks; * is any.")
@@ -30,19 +26,12 @@ var (
 		Formed(vlanRange))
 	ML2VXLANVNIRanges = Strings("ml2_type_vxlan", "vni_ranges", nil,
 		"Ranges low:high of VXLAN network identifiers.", Formed(vniRange))
-	ML2VXLANGroup = String("ml2_type_vxlan", "vxlan_group", "",
-		"Multicast group of VXLAN; empty is unicast tunnels only.", Formed(Address))
 	ML2GeneveVNIRanges = Strings("ml2_type_geneve", "vni_ranges", nil,
 		"Ranges low:high of Geneve network identifiers.", Formed(vniRange))
 	ML2GeneveMaxHeaderSize = Int("ml2_type_geneve", "max_header_size", 30,
 		"Size of Geneve's header with its options, in octets; it lowers the MTU of Geneve networks.", Min(0), Max(260))
 	ML2GRETunnelIDRanges = Strings("ml2_type_gre", "tunnel_id_ranges", nil,
 		"Ranges low:high of GRE keys.", Formed(greRange))
-
-	OVSDriverVNICTypeProhibitList = Strings("ovs_driver", "vnic_type_prohibit_list", nil,
-		"VNIC types that the openvswitch driver does not bind.", Deprecated("ovs_driver", "vnic_type_blacklist"))
-	SRIOVDriverVNICTypeProhibitList = Strings("sriov_driver", "vnic_type_prohibit_list", nil,
-		"VNIC types that the sriovnicswitch driver does not bind.", Deprecated("sriov_driver", "vnic_type_blacklist"))
 
 	EnableSecurityGroup = Bool("securitygroup", "enable_security_group", true,
 		"Apply security groups to ports. Without it they are stored only.")
@@ -51,7 +40,4 @@ var (
 	PermittedEthertypes = Strings("securitygroup", "permitted_ethertypes", nil,
 		"Ethertypes in hexadecimal, such as 0x4008, that ports may send and receive besides IP and ARP.",
 		Formed(&Form{"an Ethertype", ethertype}))
-
-	ServiceProviders = Multi("service_providers", "service_provider", nil,
-		"Drivers of services, as service:name:driver or service:name:driver:default; repeated.")
 )

@@ -3,15 +3,90 @@ package config
 // Options of Neutron that are in most files and mean nothing here.
 func init() {
 	const (
-		broker  = "the server and its agents need no message broker"
-		process = "one process serves all requests"
-		inside  = "the agent does this itself, in its own process"
-		root    = "nothing is run by sudo or rootwrap; the agent has its capabilities from its service"
-		builtIn = "everything that is built in is loaded"
-		logs    = "logs go to standard error, for the service's journal"
-		flows   = "flows are written to the bridge's management socket, not by an OpenFlow controller"
+		absent     = "this release does not have what it is about"
+		metadata   = "every host serves metadata for its own instances, always"
+		forwarding = "hosts are always told where addresses are, and answer for them"
+		dhcp       = "every host that has ports of a network answers DHCP for them"
+		events     = "the agent is told of changes by Open vSwitch"
+		broker     = "the server and its agents need no message broker"
+		process    = "one process serves all requests"
+		inside     = "the agent does this itself, in its own process"
+		root       = "nothing is run by sudo or rootwrap; the agent has its capabilities from its service"
+		builtIn    = "everything that is built in is loaded"
+		logs       = "logs go to standard error, for the service's journal"
+		flows      = "flows are written to the bridge's management socket, not by an OpenFlow controller"
 	)
 	for _, n := range []noted{
+		{"DEFAULT", "agent_mode", absent},
+		{"DEFAULT", "allow_automatic_dhcp_failover", dhcp},
+		{"DEFAULT", "allow_automatic_l3agent_failover", absent},
+		{"DEFAULT", "allowed_conntrack_helpers", absent},
+		{"DEFAULT", "dhcp_agents_per_network", dhcp},
+		{"DEFAULT", "dvr_base_mac", absent},
+		{"DEFAULT", "enable_default_route_bfd", absent},
+		{"DEFAULT", "enable_default_route_ecmp", absent},
+		{"DEFAULT", "enable_dvr", absent},
+		{"DEFAULT", "enable_isolated_metadata", metadata},
+		{"DEFAULT", "enable_new_agents", absent},
+		{"DEFAULT", "enable_traditional_dhcp", dhcp},
+		{"DEFAULT", "external_dns_driver", absent},
+		{"DEFAULT", "external_ingress_mark", absent},
+		{"DEFAULT", "filter_validation", absent},
+		{"DEFAULT", "force_metadata", metadata},
+		{"DEFAULT", "ha_confs_path", absent},
+		{"DEFAULT", "ha_vrrp_advert_int", absent},
+		{"DEFAULT", "ha_vrrp_auth_password", absent},
+		{"DEFAULT", "ha_vrrp_auth_type", absent},
+		{"DEFAULT", "ha_vrrp_health_check_interval", absent},
+		{"DEFAULT", "handle_internal_only_routers", absent},
+		{"DEFAULT", "http_retries", absent},
+		{"DEFAULT", "ipv6_gateway", absent},
+		{"DEFAULT", "ipv6_pd_enabled", absent},
+		{"DEFAULT", "l3_ha", absent},
+		{"DEFAULT", "l3_ha_net_cidr", absent},
+		{"DEFAULT", "l3_ha_network_physical_name", absent},
+		{"DEFAULT", "l3_ha_network_type", absent},
+		{"DEFAULT", "max_l3_agents_per_router", absent},
+		{"DEFAULT", "max_rtr_adv_interval", absent},
+		{"DEFAULT", "metadata_access_mark", absent},
+		{"DEFAULT", "min_rtr_adv_interval", absent},
+		{"DEFAULT", "max_routes", absent},
+		{"DEFAULT", "network_auto_schedule", dhcp},
+		{"DEFAULT", "notify_nova_on_port_data_changes", absent},
+		{"DEFAULT", "notify_nova_on_port_status_changes", absent},
+		{"DEFAULT", "router_distributed", absent},
+		{"DEFAULT", "send_events_interval", absent},
+		{"DEFAULT", "vlan_qinq", absent},
+		{"DEFAULT", "vlan_transparent", absent},
+		{"QUOTAS", "quota_driver", absent},
+		{"agent", "arp_responder", forwarding},
+		{"agent", "explicitly_egress_direct", absent},
+		{"agent", "extensions", absent},
+		{"agent", "l2_population", forwarding},
+		{"agent", "polling_interval", events},
+		{"database", "connection_recycle_time", absent},
+		{"database", "max_overflow", absent},
+		{"database", "max_pool_size", absent},
+		{"database", "max_retries", absent},
+		{"database", "pool_timeout", absent},
+		{"database", "retry_interval", absent},
+		{"ml2", "extension_drivers", builtIn},
+		{"ml2", "tunnelled_network_rp_name", absent},
+		{"ml2_type_vxlan", "vxlan_group", absent},
+		{"ovs", "bridge_mac_table_size", absent},
+		{"ovs", "igmp_flood", absent},
+		{"ovs", "igmp_flood_reports", absent},
+		{"ovs", "igmp_flood_unregistered", absent},
+		{"ovs", "igmp_snooping_enable", absent},
+		{"ovs", "ovsdb_timeout", absent},
+		{"ovs", "qos_meter_bandwidth", absent},
+		{"ovs", "ssl_ca_cert_file", absent},
+		{"ovs", "ssl_cert_file", absent},
+		{"ovs", "ssl_key_file", absent},
+		{"ovs", "trunk_enabled", absent},
+		{"ovs_driver", "vnic_type_prohibit_list", absent},
+		{"service_providers", "service_provider", absent},
+		{"sriov_driver", "vnic_type_prohibit_list", absent},
 		{"DEFAULT", "transport_url", broker},
 		{"DEFAULT", "control_exchange", broker},
 		{"DEFAULT", "rpc_workers", broker},

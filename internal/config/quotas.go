@@ -2,14 +2,11 @@ package config
 
 // Default quotas; -1 is no limit. A project's own quotas win.
 var (
-	QuotaDriver = String("QUOTAS", "quota_driver", "neutron.db.quota.driver_nolock.DbQuotaNoLockDriver",
-		"Kept for Neutron's files: quotas are in the database whatever the driver; one without a database is refused.",
-		Choices("neutron.db.quota.driver_nolock.DbQuotaNoLockDriver", "neutron.db.quota.driver.DbQuotaDriver"))
 	QuotaDefault           = quota("default_quota", -1, "resources that have no option of their own")
 	QuotaNetwork           = quota("quota_network", 100, "networks")
 	QuotaSubnet            = quota("quota_subnet", 100, "subnets")
 	QuotaPort              = quota("quota_port", 500, "ports")
-	QuotaSubnetPool        = quota("quota_subnetpool", -1, "addresses that subnets take from subnet pools")
+	QuotaSubnetPool        = quota("quota_subnetpool", -1, "subnet pools")
 	QuotaRouter            = quota("quota_router", 10, "routers")
 	QuotaRouterRoute       = quota("quota_router_route", 30, "extra routes of a router")
 	QuotaFloatingIP        = quota("quota_floatingip", 50, "floating IPs")

@@ -16,10 +16,10 @@ var (
 	Host = String("DEFAULT", "host", "",
 		"Name of this host, as in the agents API and in binding:host_id of ports. It must be the name by which Nova knows the host.",
 		Computed("the host name of the machine", hostname), Formed(HostAddress))
-	MyIP = String("DEFAULT", "my_ip", "",
+	_ = String("DEFAULT", "my_ip", "",
 		"IPv4 address of this host, for use as $my_ip in other options.",
 		Computed("the source address of the default IPv4 route, or 127.0.0.1", func() string { return sourceAddress("udp4", "192.0.2.1:9", "127.0.0.1") }), Formed(Address))
-	MyIPv6 = String("DEFAULT", "my_ipv6", "",
+	_ = String("DEFAULT", "my_ipv6", "",
 		"IPv6 address of this host, for use as $my_ipv6 in other options.",
 		Computed("the source address of the default IPv6 route, or ::1", func() string { return sourceAddress("udp6", "[2001:db8::1]:9", "::1") }), Formed(Address))
 	StatePath = String("DEFAULT", "state_path", "/var/lib/neutron",
@@ -59,29 +59,18 @@ var (
 			}
 			return nil
 		}}))
-	FilterValidation = Bool("DEFAULT", "filter_validation", true,
-		"Refuse list requests with filters that the resource does not have.")
 	MaxDNSNameservers = Int("DEFAULT", "max_dns_nameservers", 5,
 		"Most DNS servers of a subnet.", Min(0))
 	MaxSubnetHostRoutes = Int("DEFAULT", "max_subnet_host_routes", 20,
 		"Most host routes of a subnet.", Min(0))
 	MaxAllowedAddressPair = Int("DEFAULT", "max_allowed_address_pair", 10,
 		"Most allowed address pairs of a port.", Min(0))
-	MaxRoutes = Int("DEFAULT", "max_routes", 30,
-		"Most extra routes of a router.", Min(1))
-	AllowedConntrackHelpers = Strings("DEFAULT", "allowed_conntrack_helpers",
-		[]string{"amanda:tcp", "ftp:tcp", "h323:udp", "h323:tcp", "irc:tcp", "netbios-ns:udp", "pptp:tcp", "sane:tcp", "sip:udp", "sip:tcp", "snmp:udp", "tftp:udp"},
-		"Connection tracking helpers that users may ask for, as helper:protocol.",
-		Formed(&Form{"helper:protocol", Mapping.Check}))
 )
 
 // Values that new resources take.
 var (
 	BaseMAC = String("DEFAULT", "base_mac", "fa:16:3e:00:00:00",
 		"Its first three octets begin every generated MAC address, its first four if the fourth is not 00; the rest is random.",
-		Formed(MAC))
-	DVRBaseMAC = String("DEFAULT", "dvr_base_mac", "fa:16:3f:00:00:00",
-		"As base_mac, for the one address per host that distributed routers use; it must differ from base_mac.",
 		Formed(MAC))
 	DHCPLeaseDuration = Int("DEFAULT", "dhcp_lease_duration", 86400,
 		"DHCP lease time in seconds; -1 is for ever.", Min(-1))
@@ -90,69 +79,22 @@ var (
 	GlobalPhysnetMTU = Int("DEFAULT", "global_physnet_mtu", 1500,
 		"MTU of the physical networks; a network's MTU is this less the overhead of its encapsulation.",
 		Min(0), Deprecated("ml2", "segment_mtu"))
-	IPv6PDEnabled = Bool("DEFAULT", "ipv6_pd_enabled", false,
-		"IPv6 subnets without a subnet pool get their prefix by prefix delegation.")
-	RouterDistributed = Bool("DEFAULT", "router_distributed", false,
-		"New routers of callers who may not choose are distributed.")
-	EnableDVR = Bool("DEFAULT", "enable_dvr", true,
-		"Offer distributed routers.")
-	L3HA = Bool("DEFAULT", "l3_ha", false,
-		"New routers of callers who may not choose are highly available.")
-	MaxL3AgentsPerRouter = Int("DEFAULT", "max_l3_agents_per_router", 3,
-		"Hosts of a highly available router; 0 is all.", Min(0))
-	L3HANetCIDR = String("DEFAULT", "l3_ha_net_cidr", "169.254.192.0/18",
-		"Subnet of the networks by which highly available routers see each other.", Formed(Prefix))
-	L3HANetworkType = String("DEFAULT", "l3_ha_network_type", "",
-		"Type of these networks; empty is the first of [ml2] project_network_types.")
-	L3HANetworkPhysicalName = String("DEFAULT", "l3_ha_network_physical_name", "",
-		"Physical network of these networks.")
 	EnableSNATByDefault = Bool("DEFAULT", "enable_snat_by_default", true,
 		"Source address translation of a router's gateway when the request does not say.")
-	EnableDefaultRouteECMP = Bool("DEFAULT", "enable_default_route_ecmp", false,
-		"Default of a router's enable_default_route_ecmp.")
-	EnableDefaultRouteBFD = Bool("DEFAULT", "enable_default_route_bfd", false,
-		"Default of a router's enable_default_route_bfd.")
-	VLANTransparent = Bool("DEFAULT", "vlan_transparent", false,
-		"Offer VLAN transparent networks.", Unset("offered if a mechanism driver supports it"))
-	VLANQinQ = Bool("DEFAULT", "vlan_qinq", false,
-		"Offer QinQ networks.", Unset("offered if a mechanism driver supports it"))
 )
 
 // Agents as the server sees them.
 var (
 	AgentDownTime = Int("DEFAULT", "agent_down_time", 75,
 		"Seconds without a heartbeat after which an agent counts as not alive; at least twice [agent] report_interval.", Min(1), Max(2147483))
-	EnableNewAgents = Bool("DEFAULT", "enable_new_agents", true,
-		"admin_state_up of agents that register for the first time.")
 	EnableServicesOnAgentsWithAdminStateDown = Bool("DEFAULT", "enable_services_on_agents_with_admin_state_down", false,
 		"Agents with admin_state_up false keep what they serve and may be scheduled to by hand.")
-	NetworkAutoSchedule = Bool("DEFAULT", "network_auto_schedule", true,
-		"Networks without a DHCP agent are given to one that comes up.")
-	DHCPAgentsPerNetwork = Int("DEFAULT", "dhcp_agents_per_network", 1,
-		"DHCP agents that a network is scheduled to.", Min(1))
-	AllowAutomaticDHCPFailover = Bool("DEFAULT", "allow_automatic_dhcp_failover", true,
-		"Networks leave DHCP agents that are not alive.")
-	EnableTraditionalDHCP = Bool("DEFAULT", "enable_traditional_dhcp", true,
-		"DHCP agents are scheduled, and a port waits for DHCP before it is ACTIVE.")
 	RouterAutoSchedule = Bool("DEFAULT", "router_auto_schedule", true,
 		"Routers without an L3 agent are given to one that comes up.")
-	AllowAutomaticL3AgentFailover = Bool("DEFAULT", "allow_automatic_l3agent_failover", false,
-		"Routers leave L3 agents that are not alive.")
 )
 
 // What other services are told.
-var (
-	NotifyNovaOnPortStatusChanges = Bool("DEFAULT", "notify_nova_on_port_status_changes", true,
-		"Tell Nova when a port of an instance becomes ACTIVE or DOWN.")
-	NotifyNovaOnPortDataChanges = Bool("DEFAULT", "notify_nova_on_port_data_changes", true,
-		"Tell Nova when the fixed IPs or floating IPs of an instance change.")
-	SendEventsInterval = Int("DEFAULT", "send_events_interval", 2,
-		"Seconds between attempts to deliver events to Nova and Ironic.", Min(1))
-	HTTPRetries = Int("DEFAULT", "http_retries", 3,
-		"Attempts of a request to another service.", Min(0))
-	ExternalDNSDriver = String("DEFAULT", "external_dns_driver", "",
-		"Who publishes the names of ports and floating IPs; empty is nobody.", Choices("", "designate"))
-)
+var ()
 
 // The feed between the server and the agents.
 var (

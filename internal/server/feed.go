@@ -44,25 +44,49 @@ func (s *Server) listenFeed(address string) (net.Listener, error) {
 	return tls.NewListener(l, t), nil
 }
 
-// mutualTLS reads the certificates anew for each connection, so that they can be replaced while the server runs.
+// mutualTLS is the agents' TLS: both sides show certificates of the same authority.
 func (s *Server) mutualTLS() (*tls.Config, error) {
+	return reloaded(certificates{
+		certOption: "[isospin] feed_cert_file, feed_key_file", cert: config.FeedCertFile.Of(s.config), key: config.FeedKeyFile.Of(s.config),
+		caOption: "[isospin] feed_ca_file", ca: config.FeedCAFile.Of(s.config), protocols: []string{"h2"}, mutual: true,
+	})
+}
+
+// apiTLS is the API's TLS ([DEFAULT] use_ssl); with a CA file clients must show a certificate too.
+func (s *Server) apiTLS() (*tls.Config, error) {
+	return reloaded(certificates{
+		certOption: "[ssl] cert_file, key_file", cert: config.SSLCertFile.Of(s.config), key: config.SSLKeyFile.Of(s.config),
+		caOption: "[ssl] ca_file", ca: config.SSLCAFile.Of(s.config), protocols: []string{"http/1.1"}, mutual: config.SSLCAFile.Of(s.config) != "",
+	})
+}
+
+type certificates struct {
+	certOption, cert, key string
+	caOption, ca          string
+	protocols             []string
+	mutual                bool
+}
+
+// reloaded reads the certificates anew for each connection, so that they can be replaced while the server runs.
+func reloaded(c certificates) (*tls.Config, error) {
 	load := func() (*tls.Config, error) {
-		cert, err := tls.LoadX509KeyPair(config.FeedCertFile.Of(s.config), config.FeedKeyFile.Of(s.config))
+		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 		if err != nil {
-			return nil, fmt.Errorf("[isospin] feed_cert_file, feed_key_file: %w", err)
+			return nil, fmt.Errorf("%s: %w", c.certOption, err)
 		}
-		pem, err := os.ReadFile(config.FeedCAFile.Of(s.config))
+		t := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: c.protocols, Certificates: []tls.Certificate{pair}}
+		if !c.mutual {
+			return t, nil
+		}
+		pem, err := os.ReadFile(c.ca)
 		if err != nil {
-			return nil, fmt.Errorf("[isospin] feed_ca_file: %w", err)
+			return nil, fmt.Errorf("%s: %w", c.caOption, err)
 		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("[isospin] feed_ca_file: %s has no certificate", config.FeedCAFile.Of(s.config))
+		t.ClientCAs, t.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !t.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s: %s has no certificate", c.caOption, c.ca)
 		}
-		return &tls.Config{
-			MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-			Certificates: []tls.Certificate{cert}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
-		}, nil
+		return t, nil
 	}
 	first, err := load()
 	if err != nil {

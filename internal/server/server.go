@@ -6,6 +6,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -160,6 +161,13 @@ func (s *Server) listen() error {
 	var err error
 	if s.api, err = net.Listen("tcp", address); err != nil {
 		return fmt.Errorf("[DEFAULT] bind_host, bind_port: %w", err)
+	}
+	if config.UseSSL.Of(s.config) {
+		t, err := s.apiTLS()
+		if err != nil {
+			return err
+		}
+		s.api = tls.NewListener(s.api, t)
 	}
 	if config.AuthStrategy.Of(s.config) == noauth && !loopback(s.api.Addr()) {
 		s.log.Warn("the API is reachable from other machines, and auth_strategy = noauth makes every caller an administrator", "address", address)

@@ -253,3 +253,29 @@ func TestAnAgentSpeaksForItsOwnHostOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAPIOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	a := newAuthority(t, dir)
+	a.issue(t, "server", a.cert, a.key)
+	s, stop := run(t, configure(t, dir, fmt.Sprintf("[DEFAULT]\nuse_ssl = true\n[ssl]\ncert_file = %[1]s/server.pem\nkey_file = %[1]s/server.key", dir)))
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	api, _ := s.Addresses()
+	r, err := (&http.Client{Transport: transport}).Get("https://" + api.String() + "/v2.0/networks")
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatal(r, err)
+	}
+	r.Body.Close()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := New(t.Context(), Options{Config: configure(t, dir, "[DEFAULT]\nuse_ssl = true"), Logger: slog.New(slog.DiscardHandler)}); err == nil {
+		s.close()
+		t.Error("TLS without a certificate is served")
+	} else if !strings.Contains(err.Error(), "[ssl] cert_file") {
+		t.Error(err)
+	}
+}
