@@ -6,6 +6,7 @@ package all
 import (
 	_ "isospin/internal/ext/addressscope"
 	_ "isospin/internal/ext/availabilityzone"
+	_ "isospin/internal/ext/dhcpscheduler"
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/rbac"
 	_ "isospin/internal/ext/router"
