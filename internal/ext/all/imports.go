@@ -8,6 +8,7 @@ import (
 	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/dhcpscheduler"
 	_ "isospin/internal/ext/networkipavailability"
+	_ "isospin/internal/ext/qos"
 	_ "isospin/internal/ext/rbac"
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"

@@ -1,0 +1,236 @@
+package qos
+
+import (
+	"context"
+	"errors"
+
+	"isospin/internal/core/network"
+	"isospin/internal/core/port"
+	"isospin/internal/fault"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+// policyOf is the policy of a network or port itself, empty: none.
+var policyOf = resource.NewSlot[*string](attribute)
+
+func own(slots resource.Slots) string {
+	if p := policyOf.Get(slots); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// inherits tells whether a port without a policy of its own has that of its
+// network: those of the cloud itself do not.
+func inherits(p *port.Port) bool { return !p.Service() }
+
+func (s *service) hook() {
+	networks, ports := s.core.Networks, s.core.Ports
+	networks.OnWrite = append(networks.OnWrite, s.onNetworkWrite)
+	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
+		return s.bindPort(ctx, tx, nil, p)
+	})
+	ports.BeforeUpdate = append(ports.BeforeUpdate, func(ctx context.Context, tx *store.Tx, old, want *port.Port, _ *resource.Body) error {
+		return s.bindPort(ctx, tx, old, want)
+	})
+	before := ports.Present
+	ports.Present = func(ctx context.Context, rows []*port.Port) {
+		if before != nil {
+			before(ctx, rows)
+		}
+		s.presentPorts(ctx, rows)
+	}
+}
+
+// stored is the policy that the table has for a network or port.
+func stored(tx *store.Tx, query, id string) (string, error) {
+	var policy string
+	err := tx.Row(query, []any{id}, &policy)
+	if errors.Is(err, store.ErrNoRow) {
+		err = nil
+	}
+	return policy, err
+}
+
+const networkPolicy = "SELECT qos_policy_id FROM qos_network_policy WHERE network_id = ?"
+
+// onNetworkWrite keeps the policy of a network; a new one without takes its project's default.
+func (s *service) onNetworkWrite(ctx context.Context, tx *store.Tx, n *network.Network) error {
+	created := n.CreatedAt == ""
+	want, have := own(n.Slots), ""
+	var err error
+	if !created {
+		if have, err = stored(tx, networkPolicy, n.ID); err != nil {
+			return err
+		}
+	} else if want == "" {
+		var id string
+		err := tx.Row("SELECT id FROM qos_policy WHERE project_id = ? AND is_default", []any{n.ProjectID}, &id)
+		if errors.Is(err, store.ErrNoRow) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := policyOf.Set(&n.Slots, &id); err != nil {
+			return err
+		}
+		return bind(tx, "network", n.ID, id)
+	}
+	if want == have {
+		return nil
+	}
+	p, err := s.change(ctx, tx, have, want)
+	if err != nil {
+		return err
+	}
+	if p != nil && !created {
+		if err := s.checkNetwork(tx, p, n.ID); err != nil {
+			return err
+		}
+	}
+	return bind(tx, "network", n.ID, want)
+}
+
+// bindPort keeps the policy of a port; old is nil for a new one.
+func (s *service) bindPort(ctx context.Context, tx *store.Tx, old, want *port.Port) error {
+	have := ""
+	if old != nil {
+		have = own(old.Slots)
+	}
+	id := own(want.Slots)
+	if id != have {
+		p, err := s.change(ctx, tx, have, id)
+		if err != nil {
+			return err
+		}
+		if p != nil {
+			if err := checkPort(p, want); err != nil {
+				return err
+			}
+		}
+		return bind(tx, "port", want.ID, id)
+	}
+	return nil
+}
+
+// change checks that the caller may take a policy away, and that the other
+// is theirs to use, and returns that; nil: none.
+func (s *service) change(ctx context.Context, tx *store.Tx, have, want string) (*Policy, error) {
+	if have != "" {
+		_, err := s.policies.Find(ctx, tx, have)
+		if fault.IsKind(err, fault.NotFound) {
+			return nil, fault.New(fault.Forbidden, "PolicyRemoveAuthorizationError", "Failed to remove provided policy %s because you are not authorized.", have)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if want == "" {
+		return nil, nil
+	}
+	return s.policies.Find(ctx, tx, want)
+}
+
+func bind(tx *store.Tx, kind, id, policy string) error {
+	if policy == "" {
+		_, err := tx.Exec("DELETE FROM qos_"+kind+"_policy WHERE "+kind+"_id = ?", id)
+		return err
+	}
+	_, err := tx.Exec("INSERT INTO qos_"+kind+"_policy ("+kind+"_id, qos_policy_id) VALUES (?, ?) ON CONFLICT ("+kind+"_id) DO UPDATE SET qos_policy_id = excluded.qos_policy_id", id, policy)
+	return err
+}
+
+// checkUses refuses a policy that something which has it cannot have.
+func (s *service) checkUses(tx *store.Tx, p *Policy) error {
+	ports, err := s.core.Ports.Table.SelectBare(tx, "WHERE t.id IN (SELECT port_id FROM qos_port_policy WHERE qos_policy_id = ?)", p.ID)
+	if err != nil {
+		return err
+	}
+	for _, o := range ports {
+		if err := checkPort(p, o); err != nil {
+			return err
+		}
+	}
+	var networks []string
+	err = tx.Query(func(scan func(...any) error) error {
+		var id string
+		err := scan(&id)
+		networks = append(networks, id)
+		return err
+	}, "SELECT network_id FROM qos_network_policy WHERE qos_policy_id = ? ORDER BY network_id", p.ID)
+	if err != nil {
+		return err
+	}
+	for _, id := range networks {
+		if err := s.checkNetwork(tx, p, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkNetwork checks the ports that would inherit a network's policy.
+func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error {
+	ports, err := s.core.Ports.Table.SelectBare(tx, "WHERE t.network_id = ? AND t.host_id <> '' AND NOT EXISTS (SELECT 1 FROM qos_port_policy b WHERE b.port_id = t.id)", networkID)
+	if err != nil {
+		return err
+	}
+	for _, o := range ports {
+		if !inherits(o) {
+			continue
+		}
+		if err := checkPort(p, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPort refuses a policy with a rule that the port's binding cannot have.
+// A port that is not bound yet may have any.
+func checkPort(p *Policy, o *port.Port) error {
+	if !o.Bound() {
+		return nil
+	}
+	for _, r := range p.Rules {
+		if !supported(r.Type, o.VIFType, o.VNICType) {
+			return fault.New(fault.Conflict, "QosRuleNotSupported", "Rule %s is not supported by port %s", r.Type, o.ID)
+		}
+	}
+	return nil
+}
+
+// presentPorts shows the policies of ports' networks.
+func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
+	by := map[string]*string{}
+	var ids []string
+	for _, p := range rows {
+		if _, ok := by[p.NetworkID]; !ok {
+			by[p.NetworkID] = nil
+			ids = append(ids, p.NetworkID)
+		}
+	}
+	err := s.core.Store.View(ctx, func(tx *store.Tx) error {
+		return store.Child(tx, "SELECT network_id, qos_policy_id FROM qos_network_policy WHERE %s", "network_id", ids, func(scan func(...any) error) error {
+			var id, policy string
+			err := scan(&id, &policy)
+			by[id] = &policy
+			return err
+		})
+	})
+	if err != nil {
+		s.core.Logger.ErrorContext(ctx, "policies of networks are not shown with ports", "error", err)
+		return
+	}
+	for _, p := range rows {
+		if by[p.NetworkID] == nil {
+			delete(p.Slots, networkAttribute)
+		} else if err := ofNetwork.Set(&p.Slots, by[p.NetworkID]); err != nil {
+			s.core.Logger.ErrorContext(ctx, "the policy of a network is not shown with a port", "port", p.ID, "error", err)
+		}
+	}
+}
+
+var ofNetwork = resource.NewSlot[*string](networkAttribute)
