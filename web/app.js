@@ -22,9 +22,9 @@ const kinds = {
   routers: { one: "router", fields: [...common, "external_gateway_info", "created_at"] },
   floatingips: { one: "floatingip", title: "floating IP", command: "floating ip", fields: ["id", "description", "project_id", "status", "floating_ip_address", "fixed_ip_address", "floating_network_id", "router_id", "port_id", "revision_number", "tags"] },
   agents: { one: "agent", title: "agent", command: "network agent", fields: ["id", "agent_type", "host", "alive", "admin_state_up", "heartbeat_timestamp"] },
-  "security-groups": { one: "security_group", title: "security group", command: "security group", unlisted: true },
+  "security-groups": { one: "security_group", many: "security_groups", title: "security group", command: "security group", fields: ["id", "name", "project_id", "revision_number"] },
 };
-const listed = Object.keys(kinds).filter((k) => !kinds[k].unlisted);
+const listed = Object.keys(kinds);
 const title = (kind) => kinds[kind].title ?? kinds[kind].one;
 
 const $ = (id) => document.getElementById(id);
@@ -76,12 +76,13 @@ async function get(path, signal) {
 // that the token never goes anywhere else.
 async function list(kind, signal) {
   const objects = [];
+  const many = kinds[kind].many ?? kind;
   let query = new URLSearchParams([["limit", page], ...kinds[kind].fields.map((f) => ["fields", f])]).toString();
   for (;;) {
     const answer = await get(`${kind}?${query}`, signal);
-    objects.push(...answer[kind]);
-    const next = answer[`${kind}_links`]?.find((l) => l.rel === "next");
-    if (!next || answer[kind].length === 0) return { objects, cut: false };
+    objects.push(...answer[many]);
+    const next = answer[`${many}_links`]?.find((l) => l.rel === "next");
+    if (!next || answer[many].length === 0) return { objects, cut: false };
     if (objects.length >= most) return { objects, cut: true };
     query = new URL(next.href, document.baseURI).search.slice(1);
   }
@@ -96,7 +97,9 @@ async function look() {
   const mine = (looking = new AbortController());
   const session = state.session;
   const late = setTimeout(() => mine.abort(), 30000);
-  const answers = await Promise.allSettled(listed.map((kind) => list(kind, mine.signal)));
+  // Without a token that is known, one question is enough.
+  const known = state.data ? [] : await Promise.allSettled([get("networks?limit=1&fields=id", mine.signal)]);
+  const answers = known[0]?.reason?.status === 401 ? known : await Promise.allSettled(listed.map((kind) => list(kind, mine.signal)));
   clearTimeout(late);
   if (session !== state.session || looking !== mine) return; // another look has begun
   looking = null;
@@ -159,7 +162,7 @@ function take(data) {
     state.history.unshift({ time: new Date(), key, text, gone: !mark });
     if (mark) state.fresh.set(key, mark);
   };
-  const shown = (key, o) => `${title(key.split("/")[0])} ${label(key, o)}`;
+  const shown = (key, o) => (key.startsWith("agents/") ? label(key, o) : `${title(key.split("/")[0])} ${label(key, o)}`);
   for (const [key, o] of state.objects) {
     const old = before.get(key);
     if (!old) {
@@ -251,7 +254,7 @@ function at(key, classes, more) {
 
 // A word of the status beside the dot, when it is worth one.
 const trouble = (o) => [
-  o.status && o.status !== "ACTIVE" && o.status !== "N/A" && h("b", { class: `word ${shape(o.status)}` }, o.status),
+  o.status && o.status !== "ACTIVE" && o.status !== "N/A" && !(o.status === "DOWN" && o.admin_state_up === false) && h("b", { class: `word ${shape(o.status)}` }, o.status),
   o.admin_state_up === false && h("b", { class: "word" }, "ADMIN DOWN"),
 ];
 
@@ -347,7 +350,8 @@ function draw() {
   $("sign-in").hidden = true;
   $("page").hidden = false;
   const focused = document.activeElement?.closest?.("[data-at], [data-key]");
-  const focus = focused && { area: focused.closest("main") ? "drawing" : "", at: focused.dataset.at ?? focused.dataset.key };
+  const area = focused?.closest("#drawing, #hosts, #changes")?.id; // the detail keeps its own
+  const name = focused?.dataset.at ?? focused?.dataset.key;
   const m = model();
   const seen = filter(m);
   related = state.selected ? new Set(beside(state.selected, m).flatMap(([, keys]) => keys)) : new Set();
@@ -364,17 +368,17 @@ function draw() {
   drawDetail(m);
   status();
   lines();
-  if (focus?.area) find(focus.at)?.focus({ preventScroll: true });
+  if (area) find(area, name)?.focus({ preventScroll: true });
 }
 
-const find = (name) => [...$("drawing").querySelectorAll("[data-at], [data-key]")].find((e) => (e.dataset.at ?? e.dataset.key) === name);
+const find = (area, name) => [...$(area).querySelectorAll("[data-at], [data-key]")].find((e) => (e.dataset.at ?? e.dataset.key) === name);
 
 function drawBlock(block, m, seen) {
   const big = (n) => seen.networks.get(n.id).ports.filter(isGuest).length > crowd;
   const networks = [...block.networks].sort((a, b) => big(a) - big(b));
   const e = h("section", { class: "block", "aria-label": block.routers.length ? `Behind ${block.routers.map((r) => r.name || short(r.id)).join(", ")}` : "Networks without a router" },
     h("div", { class: "routers" }, block.routers.length ? block.routers.map((r) => drawRouter(r, m)) : h("p", { class: "hint" }, "no router")),
-    networks.length ? h("div", { class: "networks" }, networks.map((n) => drawNetwork(n, m, seen))) : null);
+    networks.length ? h("div", { class: networks.length > 2 ? "networks many" : "networks" }, networks.map((n) => drawNetwork(n, m, seen))) : null);
   const edges = block.routers.reduce((sum, r) => sum + (m.interfaces.get(r.id)?.length ?? 0), 0);
   e.style.setProperty("--lanes", Math.min(edges, 10));
   e.style.setProperty("--columns", networks.some(big) ? 99 : Math.max(1, Math.min(networks.length, 4)));
@@ -451,9 +455,9 @@ function drawPort(p, m) {
   const name = p.name || (role(p) === "instance" ? `instance ${short(p.device_id)}` : `${role(p)} ${short(p.id)}`);
   return h("li", {},
     h("button", at(`ports/${p.id}`, "card"),
-      h("span", { class: "line" }, dot(p.status), h("span", { class: "name" }, name), trouble(p)),
+      h("span", { class: "line" }, dot(p.status), h("span", { class: "name", title: name }, name)),
       h("span", { class: "line mono" }, addresses(p).join(" ") || "no address"),
-      h("span", { class: "line small" }, [hostOf(p) ? `on ${hostOf(p)}` : "no host", siblings > 1 && role(p) === "instance" && `1 of ${siblings} ports`].filter(Boolean).join(" · "))),
+      h("span", { class: "line small" }, h("span", { class: "rest" }, [hostOf(p) ? `on ${hostOf(p)}` : "no host", siblings > 1 && role(p) === "instance" && `1 of ${siblings} ports`].filter(Boolean).join(" · ")), h("span", { class: "end line" }, trouble(p)))),
     (m.floating.get(p.id) ?? []).map((f) => h("button", at(`floatingips/${f.id}`, "floating"), dot(f.status), h("span", { class: "unseen" }, "floating IP "), "↔ ", f.floating_ip_address, trouble(f))));
 }
 
@@ -461,8 +465,7 @@ function drawPort(p, m) {
 // from a router down to its interfaces, along the gaps between what is drawn.
 function lines() {
   const svg = $("lines");
-  const canvas = $("canvas");
-  const origin = canvas.getBoundingClientRect();
+  const origin = svg.getBoundingClientRect(); // it scrolls with what is drawn
   const box = (e) => {
     const r = e.getBoundingClientRect();
     return { x: r.left - origin.left + r.width / 2, left: r.left - origin.left, top: r.top - origin.top, bottom: r.bottom - origin.top };
@@ -473,7 +476,9 @@ function lines() {
     path.setAttribute("d", round(points));
     path.setAttribute("class", "wire");
     if (colour) path.style.stroke = colour;
-    if (state.selected && !keys.some((k) => k === state.selected)) path.classList.add("dim");
+    // Of a router its own wires are lit, of what is in a network the ways into that.
+    const lit = keys.includes(state.selected) || !/^(routers|networks)/.test(state.selected) && keys.some((k) => related.has(k));
+    if (state.selected && !lit) path.classList.add("dim");
     wires.push(path);
   };
   const drawing = $("drawing");
@@ -490,7 +495,7 @@ function lines() {
     const gutter = 5 + 5 * (outers.indexOf(tap.dataset.up) % 3);
     const points = block.top < firstRow + 4
       ? [[from.x, from.top], [from.x, to.bottom]]
-      : [[from.x, from.top], [from.x, block.top - 9], [gutter, block.top - 9], [gutter, to.bottom + 9], [to.left + 18 + gutter, to.bottom + 9], [to.left + 18 + gutter, to.bottom]];
+      : [[from.x, from.top], [from.x, block.top - 9], [gutter, block.top - 9], [gutter, (to.top + to.bottom) / 2], [to.left, (to.top + to.bottom) / 2]];
     wire(points, "", [`routers/${tap.dataset.router}`, `networks/${tap.dataset.up}`, tap.dataset.key]);
   }
   for (const block of blocks) {
@@ -509,10 +514,11 @@ function lines() {
     const bottom = Math.max(...ends.map((e) => e.from.bottom));
     for (const end of ends) {
       const lane = bottom + 12 + 7 * (Math.max(0, lanes.indexOf(end)) % 10);
-      const down = box(end.card.closest(".block")).left + 6 + 3 * (lanes.indexOf(end) % 5);
+      const down = box(end.card.closest(".block")).left + 5 + 4 * (lanes.indexOf(end) % 4);
+      const over = end.to.top - 5 - 5 * (lanes.indexOf(end) % 4);
       const points = end.x === end.to.x ? [[end.x, end.from.bottom], [end.x, end.to.top]]
         : end.row <= first + 4 ? [[end.x, end.from.bottom], [end.x, lane], [end.to.x, lane], [end.to.x, end.to.top]]
-          : [[end.x, end.from.bottom], [end.x, lane], [down, lane], [down, end.to.top - 8], [end.to.x, end.to.top - 8], [end.to.x, end.to.top]];
+          : [[end.x, end.from.bottom], [end.x, lane], [down, lane], [down, over], [end.to.x, over], [end.to.x, end.to.top]];
       const net = end.tap.closest(".network").dataset.network;
       wire(points, end.tap.dataset.colour, [`routers/${end.card.dataset.routercard}`, `networks/${net}`, end.tap.dataset.key]);
     }
@@ -553,7 +559,7 @@ function drawHosts() {
     const wrong = here.filter((p) => p.status !== "ACTIVE").length;
     return h("div", { class: "host" },
       h("div", { class: "line" }, own.length ? dot(dead.length ? "ERROR" : "ACTIVE", true) : null,
-        h("button", { type: "button", class: "name link", "data-filter": name, title: "Show the ports on this host only" }, name),
+        h("button", { type: "button", class: "name link", "data-filter": name, "data-at": `host ${name}`, title: "Show the ports on this host only" }, name),
         h("span", { class: "small" }, own.length ? (dead.length ? `${dead.length} of ${own.length} agents dead` : "alive") : ""),
         h("span", { class: "end small" }, count(here.length, "port"), wrong ? `, ${wrong} not ACTIVE` : "")),
       h("div", { class: "agents" }, own.map((a) => h("button", at(`agents/${a.id}`, `pill${a.alive ? "" : " dead"}`, { title: `heartbeat ${a.heartbeat_timestamp} UTC` }),
@@ -589,9 +595,7 @@ function beside(key, m) {
   const [kind, id] = key.split("/");
   const o = state.objects.get(key);
   const { ports, routers, floatingips, agents, networks, subnets } = state.data;
-  if (!o) {
-    return kind === "security-groups" ? [["Ports", ports.filter((p) => p.security_groups?.includes(id)).map((p) => `ports/${p.id}`)]] : [];
-  }
+  if (!o) return [];
   const keys = (k, objects) => objects.map((x) => `${k}/${x.id}`);
   const interfaces = m.interfaces;
   switch (kind) {
@@ -618,6 +622,8 @@ function beside(key, m) {
     }
     case "floatingips":
       return [["Port", keys("ports", ports.filter((p) => p.id === o.port_id))], ["Router", keys("routers", routers.filter((r) => r.id === o.router_id))], ["Network", keys("networks", networks.filter((n) => n.id === o.floating_network_id))]];
+    case "security-groups":
+      return [["Ports", keys("ports", ports.filter((p) => p.security_groups?.includes(id)))]];
     case "agents":
       return [["Agents of the same host", keys("agents", agents.filter((a) => a.host === o.host && a.id !== id))], ["Ports on its host", keys("ports", ports.filter((p) => hostOf(p) === o.host))]];
   }
@@ -635,20 +641,20 @@ function drawDetail(m = model()) {
   const scrolled = box.querySelector("pre.json")?.scrollTop ?? 0;
   const [kind, id] = key.split("/");
   const o = state.full?.key === key ? state.full.object : state.objects.get(key);
-  const name = o && kind === "security-groups" ? o.name : label(key);
   const gone = state.full?.key === key && state.full.error;
   const few = 24;
   box.hidden = false;
-  box.replaceChildren(
+  box.replaceChildren(...[
     h("div", { class: "line head" }, dot(o?.status ?? (kind === "agents" && o ? (o.alive ? "ACTIVE" : "ERROR") : null), kind === "agents"),
-      h("h2", { tabindex: "-1", "data-at": "title" }, h("span", { class: "small" }, `${title(kind)} `), name),
+      h("h2", { tabindex: "-1", "data-at": "title" }, h("span", { class: "small" }, `${title(kind)} `), label(key)),
       h("button", { type: "button", class: "close", "data-close": true, "data-at": "close", "aria-label": "Close (Esc)" }, "✕")),
     gone ? h("p", { class: "gone" }, gone) : null,
     h("dl", { class: "beside" }, beside(key, m).filter(([, keys]) => keys.length).map(([heading, keys]) => h("div", {}, h("dt", {}, heading),
       h("dd", {}, keys.slice(0, few).map((k) => h("button", { type: "button", class: "pill", "data-key": k, "data-at": `beside ${k}` }, dot(state.objects.get(k)?.status, true), label(k))),
         keys.length > few ? ` and ${keys.length - few} more` : null)))),
     h("pre", { class: "command" }, `openstack ${kinds[kind].command ?? kinds[kind].one} show ${id}`),
-    h("pre", { class: "json", tabindex: "0", "aria-label": "JSON", "data-at": "json" }, o ? JSON.stringify(o, null, 2) : ""));
+    h("pre", { class: "json", tabindex: "0", "aria-label": "JSON", "data-at": "json" }, o ? JSON.stringify(o, null, 2) : ""),
+  ].filter(Boolean));
   box.querySelector("pre.json").scrollTop = scrolled;
   if (hadFocus) [...box.querySelectorAll("[data-at]")].find((e) => e.dataset.at === hadFocus)?.focus({ preventScroll: true });
 }
@@ -689,7 +695,7 @@ function unselect() {
   state.full = null;
   history.replaceState(null, "", location.pathname + location.search);
   draw();
-  (state.opener && find(state.opener) || $("filter")).focus({ preventScroll: true });
+  (state.opener && find("drawing", state.opener) || $("filter")).focus({ preventScroll: true });
   state.opener = null;
 }
 
