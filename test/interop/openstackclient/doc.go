@@ -1,0 +1,3 @@
+// Package openstackclient drives the server with the real `openstack` command,
+// as users do.
+package openstackclient
