@@ -1,6 +1,7 @@
 package securitygroup
 
 import (
+	"slices"
 	"sort"
 
 	message "isospin/api/feed"
@@ -66,11 +67,14 @@ func (p *projection) Apply(_ *feed.Copy, ch feed.Change, mark feed.Marker) {
 		old, _ := ch.Old.(*port.Port)
 		now, _ := ch.New.(*port.Port)
 		p.membership(old, now, mark)
-		if old != nil && old.Bound() {
-			p.place(old, false, mark)
+		// What stays where it is must not be told again: the sets that its rules name may be large.
+		for _, g := range boundGroups(old) {
+			if !slices.Contains(boundGroups(now), g) || now.HostID != old.HostID {
+				p.leave(old, g, mark)
+			}
 		}
-		if now != nil && now.Bound() {
-			p.place(now, true, mark)
+		for _, g := range boundGroups(now) {
+			p.place(now, g, mark)
 		}
 	}
 }
@@ -164,38 +168,45 @@ func (p *projection) count(g string, change map[string]int, mark feed.Marker) {
 	}
 }
 
-// place notes which groups a host needs for a port of its own.
-func (p *projection) place(o *port.Port, here bool, mark feed.Marker) {
-	for _, g := range o.SecurityGroups {
-		groups := p.onHost[o.HostID]
-		if groups == nil {
-			groups = map[string]map[string]struct{}{}
-			p.onHost[o.HostID] = groups
+// boundGroups are the groups that a host needs for a port.
+func boundGroups(o *port.Port) []string {
+	if o == nil || !o.Bound() {
+		return nil
+	}
+	return o.SecurityGroups
+}
+
+// place notes that a host needs a group for a port of its own; leave, that it does not any more.
+func (p *projection) place(o *port.Port, g string, mark feed.Marker) {
+	groups := p.onHost[o.HostID]
+	if groups == nil {
+		groups = map[string]map[string]struct{}{}
+		p.onHost[o.HostID] = groups
+	}
+	if len(groups[g]) == 0 {
+		groups[g] = map[string]struct{}{}
+		p.markGroup(o.HostID, g, mark)
+	}
+	groups[g][o.ID] = struct{}{}
+	if p.hosts[g] == nil {
+		p.hosts[g] = map[string]struct{}{}
+	}
+	p.hosts[g][o.HostID] = struct{}{}
+}
+
+func (p *projection) leave(o *port.Port, g string, mark feed.Marker) {
+	groups := p.onHost[o.HostID]
+	delete(groups[g], o.ID)
+	if len(groups[g]) == 0 {
+		delete(groups, g)
+		delete(p.hosts[g], o.HostID)
+		if len(p.hosts[g]) == 0 {
+			delete(p.hosts, g)
 		}
-		if here {
-			if len(groups[g]) == 0 {
-				groups[g] = map[string]struct{}{}
-				p.markGroup(o.HostID, g, mark)
-			}
-			groups[g][o.ID] = struct{}{}
-			if p.hosts[g] == nil {
-				p.hosts[g] = map[string]struct{}{}
-			}
-			p.hosts[g][o.HostID] = struct{}{}
-			continue
-		}
-		delete(groups[g], o.ID)
-		if len(groups[g]) == 0 {
-			delete(groups, g)
-			delete(p.hosts[g], o.HostID)
-			if len(p.hosts[g]) == 0 {
-				delete(p.hosts, g)
-			}
-			p.markGroup(o.HostID, g, mark)
-		}
-		if len(groups) == 0 {
-			delete(p.onHost, o.HostID)
-		}
+		p.markGroup(o.HostID, g, mark)
+	}
+	if len(groups) == 0 {
+		delete(p.onHost, o.HostID)
 	}
 }
 
