@@ -34,7 +34,6 @@ const state = {
   session: 0, // counts tokens: an answer to an earlier one is dropped
   data: null, // kind → objects
   objects: new Map(), // "kind/id" → object
-  denied: new Set(), // kinds that the caller may not list
   cut: new Set(), // kinds of which there are more than were read
   fresh: new Map(), // key → "added" | "changed", marked for a while
   history: [], // {time, key, text, gone}
@@ -116,11 +115,9 @@ async function look() {
     state.problem = "";
     state.read = new Date();
     const data = {};
-    state.denied.clear();
     state.cut.clear();
     listed.forEach((kind, n) => {
       data[kind] = answers[n].value?.objects ?? [];
-      if (answers[n].status === "rejected") state.denied.add(kind);
       if (answers[n].value?.cut) state.cut.add(kind);
     });
     take(data);
@@ -458,7 +455,7 @@ function drawPort(p, m) {
       h("span", { class: "line" }, dot(p.status), h("span", { class: "name", title: name }, name)),
       h("span", { class: "line mono" }, addresses(p).join(" ") || "no address"),
       h("span", { class: "line small" }, h("span", { class: "rest" }, [hostOf(p) ? `on ${hostOf(p)}` : "no host", siblings > 1 && role(p) === "instance" && `1 of ${siblings} ports`].filter(Boolean).join(" · ")), h("span", { class: "end line" }, trouble(p)))),
-    (m.floating.get(p.id) ?? []).map((f) => h("button", at(`floatingips/${f.id}`, "floating"), dot(f.status), h("span", { class: "unseen" }, "floating IP "), "↔ ", f.floating_ip_address, trouble(f))));
+    (m.floating.get(p.id) ?? []).map((f) => h("button", at(`floatingips/${f.id}`, "floating"), dot(f.status), h("span", { class: "unseen" }, "floating IP "), `↔ ${f.floating_ip_address}`, trouble(f))));
 }
 
 // lines draws the wires: from a router's gateway up to its external network,
@@ -565,7 +562,7 @@ function drawHosts() {
       h("div", { class: "agents" }, own.map((a) => h("button", at(`agents/${a.id}`, `pill${a.alive ? "" : " dead"}`, { title: `heartbeat ${a.heartbeat_timestamp} UTC` }),
         dot(a.alive ? "ACTIVE" : "ERROR", true), h("span", { class: "unseen" }, a.alive ? "alive: " : "dead: "), a.agent_type.replace(/ agent$/i, ""), a.admin_state_up === false ? " (admin down)" : ""))));
   });
-  $("hosts").replaceChildren(...(rows.length ? rows : [h("p", { class: "hint" }, state.denied.has("agents") ? "Hosts and agents are shown to administrators." : "No agent has reported.")]));
+  $("hosts").replaceChildren(...(rows.length ? rows : [h("p", { class: "hint" }, "None to be seen. Only administrators see agents and hosts.")]));
 }
 
 function drawChanges() {

@@ -43,4 +43,9 @@ func TestTopologyPage(t *testing.T) {
 			t.Errorf("GET %s: Content-Security-Policy there: %t; want %t", want.path, got, page)
 		}
 	}
+	// A member may ask for what only administrators see, and gets the rest.
+	c.expect("member1", "GET /networks?limit=1000&fields=id&fields=router%3Aexternal&fields=provider%3Asegmentation_id", "", 200)
+	c.expect("member1", "GET /ports?limit=1000&fields=id&fields=binding%3Ahost_id", "", 200)
+	c.expect("admin", "GET /agents?limit=1000&fields=id&fields=alive", "", 200)
+	c.expect("member1", "GET /agents?limit=1000&fields=id", "", 200, `"agents":[]`)
 }
