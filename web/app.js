@@ -190,6 +190,8 @@ const clock = (d) => d.toLocaleTimeString([], { hour12: false });
 const addresses = (port) => (port.fixed_ips ?? []).map((f) => f.ip_address);
 const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 const hostOf = (port) => port["binding:host_id"] || "";
+// Not every caller is told the host.
+const where = (port) => (port["binding:host_id"] === undefined ? "" : hostOf(port) ? `on ${hostOf(port)}` : "no host");
 
 function label(key, o = state.objects.get(key)) {
   const [kind, id] = key.split("/");
@@ -439,7 +441,7 @@ function drawPorts(n, ports, m, seen) {
     const tally = [...Map.groupBy(members, (p) => p.status)].map(([s, of]) => [s, of.length]);
     return h("div", { class: "group" },
       h("button", { type: "button", class: "fold", "aria-expanded": String(open), "data-fold": id, "data-at": `fold ${id}` },
-        h("span", { class: "line" }, h("span", { class: "arrow", "aria-hidden": "true" }, open ? "▾" : "▸"), h("span", { class: "name" }, host || "no host"),
+        h("span", { class: "line" }, h("span", { class: "arrow", "aria-hidden": "true" }, open ? "▾" : "▸"), h("span", { class: "name" }, host || where(members[0]) || "on all hosts"),
           h("span", { class: "end small" }, count(members.length, "port"), tally.map(([s, of]) => [" · ", dot(s, true), ` ${of} ${s}`]).flat())),
         open ? null : h("span", { class: "dots", "aria-hidden": "true" }, members.map((p) =>
           h("span", { class: `square ${shape(p.status)} ${state.fresh.get(`ports/${p.id}`) ?? ""}`, title: `${label(`ports/${p.id}`, p)} ${addresses(p).join(" ")} ${p.status}`, "data-key": `ports/${p.id}` })))),
@@ -454,7 +456,7 @@ function drawPort(p, m) {
     h("button", at(`ports/${p.id}`, "card"),
       h("span", { class: "line" }, dot(p.status), h("span", { class: "name", title: name }, name)),
       h("span", { class: "line mono" }, addresses(p).join(" ") || "no address"),
-      h("span", { class: "line small" }, h("span", { class: "rest" }, [hostOf(p) ? `on ${hostOf(p)}` : "no host", siblings > 1 && role(p) === "instance" && `1 of ${siblings} ports`].filter(Boolean).join(" · ")), h("span", { class: "end line" }, trouble(p)))),
+      h("span", { class: "line small" }, h("span", { class: "rest" }, [where(p), siblings > 1 && role(p) === "instance" && `1 of ${siblings} ports`].filter(Boolean).join(" · ")), h("span", { class: "end line" }, trouble(p)))),
     (m.floating.get(p.id) ?? []).map((f) => h("button", at(`floatingips/${f.id}`, "floating"), dot(f.status), h("span", { class: "unseen" }, "floating IP "), `↔ ${f.floating_ip_address}`, trouble(f))));
 }
 
