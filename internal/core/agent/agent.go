@@ -211,6 +211,12 @@ func (s *Service) CheckZones(tx *store.Tx, agentType string, zones []string) err
 // Report notes that a host's function lives. fresh says that the agent has just started.
 func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh bool) (*Agent, error) {
 	now := s.Now().UTC().Format(TimeFormat)
+	said := *report
+	report = &said
+	// As it is stored: other white space is no other configuration.
+	if raw, err := json.Marshal(report.Configurations); err == nil && len(report.Configurations) > 0 {
+		report.Configurations = raw
+	}
 	rows, err := s.Table.SelectBare(tx, "WHERE t.host = ? AND t.agent_type = ?", report.Host, report.AgentType)
 	if err != nil {
 		return nil, err
