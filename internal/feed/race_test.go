@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -217,6 +218,7 @@ func TestRace(t *testing.T) {
 		})
 	}
 	done := make(chan struct{})
+	endpoints := make([]string, len(hosts)) // of each host, as it said last
 	for i, h := range hosts {
 		coming.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(100+i)))
@@ -239,13 +241,17 @@ func TestRace(t *testing.T) {
 					h.Detach()
 					s.Do("GET", "/ports", "")
 					if r.IntN(2) == 0 {
-						h.Functions = []*message.Function{servertest.OpenVSwitch(fmt.Sprintf("192.0.2.%d", 10*i+r.IntN(5)))}
+						endpoints[i] = fmt.Sprintf("192.0.2.%d", 10*i+r.IntN(5))
+						h.Functions = []*message.Function{servertest.OpenVSwitch(endpoints[i])}
+					} else {
+						endpoints[i] = "" // whatever it began with
 					}
 					if err := h.Open(); err != nil {
 						t.Error(err)
 					}
 				case 1:
-					if err := h.Heartbeat(servertest.OpenVSwitch(fmt.Sprintf("192.0.2.%d", 10*i+r.IntN(5)))); err != nil {
+					endpoints[i] = fmt.Sprintf("192.0.2.%d", 10*i+r.IntN(5))
+					if err := h.Heartbeat(servertest.OpenVSwitch(endpoints[i])); err != nil {
 						t.Error(err)
 					}
 				}
@@ -255,6 +261,16 @@ func TestRace(t *testing.T) {
 	writing.Wait()
 	close(done)
 	coming.Wait()
+	// Heartbeats are not answered: the last ones may still be on their way.
+	for i, h := range hosts {
+		if endpoints[i] == "" {
+			continue
+		}
+		servertest.Eventually(t, "the last heartbeat of "+h.Name, func() bool {
+			a, err := s.Do("GET", "/agents?host="+h.Name, "")
+			return err == nil && strings.Contains(string(a.Body), `"`+endpoints[i]+`"`)
+		})
+	}
 	s.Settle(t)
 	for _, h := range hosts {
 		servertest.Eventually(t, "host "+h.Name+" holds what it must", func() bool { s.Settle(t); return h.Differs() == "" })
