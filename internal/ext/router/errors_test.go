@@ -393,10 +393,10 @@ func TestFloatingIPRefusals(t *testing.T) {
 			return []string{"PORT", p}, create(w, `{"port_id": %q}`, p)
 		}, fault.NotFound, "ExternalGatewayForFloatingIPNotFound", "External network EXTERNAL is not reachable from subnet SUBNET.  Therefore, cannot associate Port PORT with a Floating IP."},
 		{"second one for an address", func(w *world) ([]string, error) {
+			f := w.admin.Create("floatingip", `{"floating_network_id": %q, "floating_ip_address": "203.0.113.60", "tenant_id": "project1"}`, w.external).ID()
 			w.attached()
 			p := w.project.Create("port", `{"network_id": %q, "fixed_ips": [{"ip_address": "10.0.0.5"}]}`, w.private).ID()
 			w.project.Create("floatingip", `{"floating_network_id": %q, "port_id": %q}`, w.external, p)
-			f := w.admin.Create("floatingip", `{"floating_network_id": %q, "floating_ip_address": "203.0.113.60", "tenant_id": "project1"}`, w.external).ID()
 			return []string{"PORT", p, "FLOATING", f}, last(w.project.TryUpdate("floatingip", f, `{"port_id": %q}`, p))
 		}, fault.Conflict, "FloatingIPPortAlreadyAssociated", "Cannot associate floating IP 203.0.113.60 (FLOATING) with port PORT using fixed IP 10.0.0.5, as that fixed IP already has a floating IP on external network EXTERNAL."},
 		{"second one for an address, on create", func(w *world) ([]string, error) {
