@@ -54,7 +54,11 @@ func (e *edge) addResource(r *resource.Resource) {
 		e.root.add(a.Method, path+"/{id}/"+a.Name, r.Name, func(c *call) error { return s.act(c, &a) })
 	}
 	if tagger, ok := r.Service.(resource.Tagger); ok && r.Taggable {
-		e.addTags(r, tagger)
+		e.addTags(r, pathOf(r), tagger)
+		if r.Prefix != "" && r.Parent == nil {
+			// Neutron leaves out the prefix, /policies/{id}/tags; some clients do not.
+			e.addTags(r, "/"+r.Path, tagger)
+		}
 	}
 }
 

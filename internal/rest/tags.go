@@ -12,9 +12,10 @@ import (
 // maxTag is the greatest length of a tag, in characters.
 const maxTag = 255
 
-// addTags registers the tags of a resource's objects: /tags for all of them, /tags/{tag} for one.
-func (e *edge) addTags(r *resource.Resource, tagger resource.Tagger) {
-	path := pathOf(r) + "/{id}/tags"
+// addTags registers the tags of a resource's objects, the collection of which is
+// at path: /tags for all of them, /tags/{tag} for one.
+func (e *edge) addTags(r *resource.Resource, path string, tagger resource.Tagger) {
+	path += "/{id}/tags"
 	tag := func(c *call) (string, error) {
 		name := c.params[1]
 		reason, err := value.Validate("type:string", maxTag, name)

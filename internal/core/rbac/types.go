@@ -39,6 +39,9 @@ type Type struct {
 	Keep func(tx *store.Tx, p *Policy) (string, error) // optional
 	// Uses say who depends on access to an object.
 	Uses []Use // optional
+	// TurnIsLoss: to turn an entry to another project is to take it away, even
+	// if it is turned to the one that depends on it.
+	TurnIsLoss bool // optional
 }
 
 // Use is a way of using other projects' objects.
@@ -111,7 +114,7 @@ func (t *Type) CheckLoss(tx *store.Tx, p *Policy, owner, other string) error {
 	if p.Action == AccessAsShared { // an owner needs no entry to use what is shared
 		left = append(left, owner)
 	}
-	if other != "" {
+	if other == "*" || other != "" && !t.TurnIsLoss {
 		left = append(left, other)
 	}
 	err := tx.Query(func(scan func(...any) error) error {

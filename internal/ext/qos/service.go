@@ -124,14 +124,15 @@ func users(tx *store.Tx, id string) ([]string, error) {
 		UNION SELECT p.project_id FROM qos_port_policy b JOIN port p ON p.id = b.port_id WHERE b.qos_policy_id = ?`, id, id)
 }
 
-// checkUnsharing refuses to take a policy away from projects that use it.
+// checkUnsharing refuses to take a policy away from projects that use it. As in
+// Neutron, its own project is none of those that may use it anyway.
 func checkUnsharing(tx *store.Tx, p *Policy) error {
 	projects, err := users(tx, p.ID)
 	if err != nil {
 		return err
 	}
 	for _, project := range projects {
-		if project != p.ProjectID && !p.sharedWith(project) {
+		if !p.sharedWith(project) {
 			return rbac.InUse(p.ID, "project_id=*")
 		}
 	}
@@ -150,7 +151,7 @@ func (s *service) shareable() rbac.Type {
 			return p.ProjectID, nil
 		},
 		Changed: s.policies.Bump,
-		Uses:    []rbac.Use{{Projects: users}},
+		Uses:    []rbac.Use{{Projects: users}}, TurnIsLoss: true, // as in Neutron
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/core/subnet"
 	"isospin/internal/fault"
@@ -74,15 +73,16 @@ func withoutPort() error {
 
 // holder makes the hidden port with the floating address, which it writes into f.
 func (s *service) holder(ctx context.Context, tx *store.Tx, f *FloatingIP, subnetID string) (*port.Port, error) {
-	parent, err := s.core.Networks.Find(ctx, tx, f.FloatingNetworkID)
-	if fault.IsKind(err, fault.NotFound) {
-		err, parent = nil, &network.Network{}
-	}
-	if err != nil {
+	parent, err := s.core.Networks.Find(elevated(ctx), tx, f.FloatingNetworkID)
+	if err != nil && !fault.IsKind(err, fault.NotFound) {
 		return nil, err
 	}
-	if !parent.External {
+	if err != nil || !parent.External {
 		return nil, bad("floatingip", "Network %s is not a valid external network", f.FloatingNetworkID)
+	}
+	// An external network may be one of other projects.
+	if _, err := s.core.Networks.Find(ctx, tx, parent.ID); err != nil {
+		return nil, err
 	}
 	subnets, err := s.core.Subnets.OfNetwork(tx, parent.ID)
 	if err != nil {
