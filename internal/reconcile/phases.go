@@ -1,3 +1,8 @@
+// Package reconcile orders phases of work that makes the world as desired, and
+// spaces out what keeps failing.
+//
+// It must not know the kernel, Open vSwitch or SQL: its users do the work and
+// tell it what came of it.
 package reconcile
 
 import (

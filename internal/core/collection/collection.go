@@ -9,8 +9,6 @@ package collection
 import (
 	"context"
 	"errors"
-	"fmt"
-	"reflect"
 	"time"
 
 	"isospin/internal/fault"
@@ -349,20 +347,4 @@ func (c *Collection[T, P]) Encode(b []byte, o resource.Object, fields map[string
 // Value implements resource.Valuer.
 func (c *Collection[T, P]) Value(o resource.Object, attribute string) (any, bool) {
 	return c.model.Value(o, attribute)
-}
-
-// Same tells whether two objects differ in nothing but their standard attributes.
-func Same[T any, P Object[T]](a, b *T) bool {
-	x, y := *a, *b
-	*P(&x).Base() = resource.Standard{Description: P(a).Base().Description, ProjectID: P(a).Base().ProjectID}
-	*P(&y).Base() = resource.Standard{Description: P(b).Base().Description, ProjectID: P(b).Base().ProjectID}
-	return reflect.DeepEqual(x, y)
-}
-
-// Fill wraps an error of the store with the object it was about.
-func Fill(err error, kind, id string) error {
-	if err == nil || fault.As(err) != nil {
-		return err
-	}
-	return fmt.Errorf("%s %s: %w", kind, id, err)
 }
