@@ -36,6 +36,18 @@ func (p *recorder) Enforce(ctx context.Context, action string, t *rest.Target) e
 	return nil
 }
 
+// Tags are found with the prefix of a collection and without it.
+func TestTagsOfPrefixed(t *testing.T) {
+	policies, s := newResource("policy", "policies", "policies")
+	policies.Prefix, s.objects = "/qos", []*port{{Standard: resource.Standard{ID: "q1"}}}
+	registry := resource.NewRegistry()
+	registry.Add(policies)
+	w := &world{handler: rest.New(rest.Options{Registry: registry, Authenticator: identity.NoAuth{}, Logger: slog.New(slog.DiscardHandler), Enforcer: rest.AllowAll{}})}
+	check(t, w, "PUT /v2.0/policies/q1/tags/red", "201 null")
+	check(t, w, "GET /v2.0/qos/policies/q1/tags", `200 {"tags":["red"]}`)
+	check(t, w, "GET /v2.0/policies/q1", "404 HTTPNotFound: "+stock404)
+}
+
 // Objects of a sub-resource are found below their parent only, their actions
 // have the parent's name in them, and policy is told the parent.
 func TestSubresource(t *testing.T) {

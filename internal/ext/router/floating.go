@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/core/subnet"
 	"isospin/internal/fault"
@@ -276,6 +277,24 @@ func (s *service) disassociate(ctx context.Context, tx *store.Tx, f *FloatingIP)
 		return err
 	}
 	return s.touchID(ctx, tx, *router)
+}
+
+// dropIdleFloating deletes the floating IPs of an external network that stand
+// for nothing: they do not keep it.
+func (s *service) dropIdleFloating(ctx context.Context, tx *store.Tx, n *network.Network) error {
+	if !n.External {
+		return nil
+	}
+	list, err := s.floating.Table.Select(tx, "WHERE t.floating_network_id = ? AND t.port_id IS NULL ORDER BY t.id", n.ID)
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if err := s.deleteFloating(ctx, tx, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *service) deleteFloating(ctx context.Context, tx *store.Tx, f *FloatingIP) error {

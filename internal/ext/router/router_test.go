@@ -5,6 +5,7 @@ import (
 
 	message "isospin/api/feed"
 	"isospin/internal/ext/exttest"
+	"isospin/internal/fault"
 )
 
 // world is an external network and a project's network, and a host.
@@ -41,6 +42,37 @@ func (w *world) router() exttest.Object {
 func (w *world) port() string {
 	w.t.Helper()
 	return w.project.Create("port", `{"network_id": %q}`, w.private).ID()
+}
+
+// Floating IPs that stand for nothing go with their network, others keep it;
+// whose the network is matters only for what is seen.
+func TestFloatingIPsOfNetworkThatGoes(t *testing.T) {
+	w := newWorld(t)
+	w.project.Create("floatingip", `{"floating_network_id": %q}`, w.external)
+	r := w.router()
+	w.project.Act("router", r.ID(), "add_router_interface", `{"subnet_id": %q}`, w.subnet)
+	f := w.project.Create("floatingip", `{"floating_network_id": %q, "port_id": %q}`, w.external, w.port())
+	if err := w.admin.TryDelete("network", w.external); !fault.IsKind(err, fault.Conflict) || len(w.admin.List("floatingip")) != 2 {
+		t.Fatalf("deletion of a network in use: %v, floating IPs %v", err, w.admin.List("floatingip"))
+	}
+	w.project.Update("floatingip", f.ID(), `{}`)
+	w.project.Act("router", r.ID(), "remove_router_interface", `{"subnet_id": %q}`, w.subnet)
+	w.project.Delete("router", r.ID())
+	w.admin.Delete("network", w.external)
+	if l := w.admin.List("floatingip"); len(l) != 0 {
+		t.Errorf("floating IPs %v are left", l)
+	}
+
+	// external, but not for this project
+	n := w.admin.Create("network", `{}`).ID()
+	w.admin.Create("subnet", `{"network_id": %q, "ip_version": 4, "cidr": "198.51.100.0/24"}`, n)
+	w.admin.Create("rbac_policy", `{"object_type": "network", "object_id": %q, "action": "access_as_external", "target_tenant": "22222222-2222-4222-8222-222222222222"}`, n)
+	if _, err := w.project.TryCreate("floatingip", `{"floating_network_id": %q}`, n); !fault.IsKind(err, fault.NotFound) {
+		t.Errorf("floating IP of a network that is not seen: %v", err)
+	}
+	if f := w.As("22222222-2222-4222-8222-222222222222").Create("floatingip", `{"floating_network_id": %q}`, n); f.Text("floating_network_id") != n {
+		t.Errorf("floating IP is %v", f)
+	}
 }
 
 // From nothing to a floating IP that works.

@@ -435,6 +435,8 @@ func (s *service) checkRoutes(tx *store.Tx, r *Router, given any) error {
 func (s *service) hook() {
 	s.core.RBAC.Use("network", gatewayUse())
 	s.core.Networks.BeforeUpdate = append(s.core.Networks.BeforeUpdate, s.checkNetwork)
+	// Before the ports of the network are counted.
+	s.core.Networks.BeforeDelete = slices.Insert(s.core.Networks.BeforeDelete, 0, s.dropIdleFloating)
 	s.core.Subnets.AfterCreate = append(s.core.Subnets.AfterCreate, s.addGatewayAddresses)
 	ports := s.core.Ports
 	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
