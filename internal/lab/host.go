@@ -254,15 +254,6 @@ func (h *Host) KillAgent() error {
 	return nil
 }
 
-// StopAgent ends the agent in order, with SIGTERM.
-func (h *Host) StopAgent() error {
-	if h.agent == nil || !h.agent.running() {
-		return fmt.Errorf("no agent runs on %s", h.Name)
-	}
-	h.agent.stop(5 * time.Second)
-	return nil
-}
-
 // AgentLog is the path of the agent's log.
 func (h *Host) AgentLog() string { return filepath.Join(h.dir, "agent.log") }
 

@@ -166,13 +166,6 @@ func (h *Host) Port(id string) *message.Port {
 	return h.objects[feed.Key{Kind: message.Kind_KIND_PORT, ID: id}].GetPort()
 }
 
-// AdminStateUp returns what the host knows of its functions' administrative state.
-func (h *Host) AdminStateUp() map[string]bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return maps.Clone(h.admin)
-}
-
 // Sequence is that of the last message; messages counts them.
 func (h *Host) Sequence() (sequence int64, messages int) {
 	h.mu.Lock()

@@ -74,16 +74,6 @@ func ParseRanges(texts []string, option string, lowest, highest int) ([]Range, e
 	return ranges, nil
 }
 
-// Contains tells whether id lies in one of the ranges.
-func Contains(ranges []Range, id int) bool {
-	for _, r := range ranges {
-		if r.First <= id && id <= r.Last {
-			return true
-		}
-	}
-	return false
-}
-
 // Take reserves one id; false: it is in use.
 func Take(tx *store.Tx, networkType, physicalNetwork string, id int, segmentID string) (bool, error) {
 	n, err := tx.Exec("INSERT INTO segment_allocation (network_type, physical_network, segmentation_id, segment_id) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",

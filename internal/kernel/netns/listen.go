@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,24 +39,6 @@ func ListenPacket(ctx context.Context, name string, config *net.ListenConfig, ne
 		return nil, fmt.Errorf("listen on %s in network namespace %q: %w", address, name, err)
 	}
 	return c, nil
-}
-
-// Socket opens a non-blocking socket of any family inside the namespace, for
-// those that package net does not make (AF_PACKET). The file is pollable: a
-// deadline or Close ends a blocked Read.
-func Socket(name string, domain, typ, proto int) (f *os.File, err error) {
-	err = Do(name, func() error {
-		fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
-		if err != nil {
-			return os.NewSyscallError("socket", err)
-		}
-		f = os.NewFile(uintptr(fd), "socket")
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("socket in network namespace %q: %w", name, err)
-	}
-	return f, nil
 }
 
 // BindToDevice is a net.ListenConfig.Control that ties the socket to one

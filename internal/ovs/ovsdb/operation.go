@@ -68,9 +68,6 @@ func Wait(table string, columns []string, rows []Row, where ...Condition) Operat
 	return Operation{Op: "wait", Table: table, Columns: columns, Rows: rows, Until: "==", Timeout: &zero, Where: conditions(where)}
 }
 
-// Comment is a note in the database's log.
-func Comment(text string) Operation { return Operation{Op: "comment", Comment: text} }
-
 func conditions(c []Condition) *[]Condition {
 	if c == nil {
 		c = []Condition{}

@@ -153,9 +153,6 @@ func (l *Lab) Underlay(name string) *Underlay {
 	return u
 }
 
-// Netns is the namespace with the bridge, br0, which may be given an address.
-func (u *Underlay) Netns() string { return u.netns }
-
 // Attach makes a device in a namespace that is wired to the network.
 func (u *Underlay) Attach(netns, device string) {
 	u.lab.t.Helper()
