@@ -1,6 +1,6 @@
-# make run    a cloud on this machine
-# make test   everything that is checked
-# make bench  the product's figures, with those of its peer beside them
+# make run      a cloud on this machine
+# make test     everything that is checked
+# make bench    the product's figures, with those of its peer beside them
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
