@@ -149,6 +149,10 @@ func TestUse(t *testing.T) {
 	if p := project.Get("port", port.ID()); p.JSON("qos_policy_id") != "null" || p.JSON("qos_network_policy_id") != "null" {
 		t.Fatalf("port is %v", p)
 	}
+	mine := admin.Create("network", `{"qos_policy_id": %q}`, shared.ID()) // of the policy's own project, which counts as well
+	_, err = admin.TryUpdate("policy", shared.ID(), `{"shared": false}`)
+	k.Refused(err, fault.Conflict, "RbacPolicyInUse", "RBAC policy on object "+shared.ID()+" cannot be removed because other objects depend on it.\nDetails: project_id=*")
+	admin.Delete("network", mine.ID())
 	admin.Update("policy", shared.ID(), `{"shared": false}`)
 	for _, p := range []exttest.Object{shared, own, hidden} {
 		admin.Delete("policy", p.ID())
