@@ -50,6 +50,8 @@ END
 # An archive cache of our own: container images empty the usual one after any
 # other run of apt, even while we install from it.
 mkdir "$cache/partial"
+chmod 755 "$cache" # apt downloads as its own user
+chown _apt "$cache/partial"
 export DEBIAN_FRONTEND=noninteractive
 echo "interop: installing$missing"
 apt="apt-get -qq -o DPkg::Lock::Timeout=600 -o Dir::Cache::archives=$cache -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
