@@ -40,6 +40,8 @@ const (
 	Kind_KIND_ADDRESS_SET    Kind = 5
 	Kind_KIND_ROUTER         Kind = 6
 	Kind_KIND_QOS_POLICY     Kind = 7
+	Kind_KIND_TRUNK          Kind = 8
+	Kind_KIND_LOG            Kind = 9
 )
 
 // Enum value maps for Kind.
@@ -53,6 +55,8 @@ var (
 		5: "KIND_ADDRESS_SET",
 		6: "KIND_ROUTER",
 		7: "KIND_QOS_POLICY",
+		8: "KIND_TRUNK",
+		9: "KIND_LOG",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":    0,
@@ -63,6 +67,8 @@ var (
 		"KIND_ADDRESS_SET":    5,
 		"KIND_ROUTER":         6,
 		"KIND_QOS_POLICY":     7,
+		"KIND_TRUNK":          8,
+		"KIND_LOG":            9,
 	}
 )
 
@@ -794,6 +800,8 @@ type Object struct {
 	//	*Object_AddressSet
 	//	*Object_Router
 	//	*Object_QosPolicy
+	//	*Object_Trunk
+	//	*Object_Log
 	Body          isObject_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -906,6 +914,24 @@ func (x *Object) GetQosPolicy() *QoSPolicy {
 	return nil
 }
 
+func (x *Object) GetTrunk() *Trunk {
+	if x != nil {
+		if x, ok := x.Body.(*Object_Trunk); ok {
+			return x.Trunk
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetLog() *Log {
+	if x != nil {
+		if x, ok := x.Body.(*Object_Log); ok {
+			return x.Log
+		}
+	}
+	return nil
+}
+
 type isObject_Body interface {
 	isObject_Body()
 }
@@ -938,6 +964,14 @@ type Object_QosPolicy struct {
 	QosPolicy *QoSPolicy `protobuf:"bytes,8,opt,name=qos_policy,json=qosPolicy,proto3,oneof"`
 }
 
+type Object_Trunk struct {
+	Trunk *Trunk `protobuf:"bytes,9,opt,name=trunk,proto3,oneof"`
+}
+
+type Object_Log struct {
+	Log *Log `protobuf:"bytes,10,opt,name=log,proto3,oneof"`
+}
+
 func (*Object_Port) isObject_Body() {}
 
 func (*Object_Network) isObject_Body() {}
@@ -951,6 +985,10 @@ func (*Object_AddressSet) isObject_Body() {}
 func (*Object_Router) isObject_Body() {}
 
 func (*Object_QosPolicy) isObject_Body() {}
+
+func (*Object_Trunk) isObject_Body() {}
+
+func (*Object_Log) isObject_Body() {}
 
 // Port is a port whose data path is on this host: bound here by a compute
 // service, or a service port (router interface, gateway, DHCP) of this host.
@@ -974,9 +1012,16 @@ type Port struct {
 	Revision            int64              `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
 	VnicType            string             `protobuf:"bytes,16,opt,name=vnic_type,json=vnicType,proto3" json:"vnic_type,omitempty"`
 	// Id of a QoSPolicy object. Empty: that of the network, but for service ports ("network:..."), which then have none.
-	QosPolicyId   string `protobuf:"bytes,17,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	QosPolicyId string `protobuf:"bytes,17,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	// Local IPs that guests of this host reach this port under.
+	LocalIps []*LocalIP `protobuf:"bytes,18,rep,name=local_ips,json=localIps,proto3" json:"local_ips,omitempty"`
+	// other_config:tx-steering of the interface, from the port's hints; empty: not set.
+	TxSteering string `protobuf:"bytes,19,opt,name=tx_steering,json=txSteering,proto3" json:"tx_steering,omitempty"`
+	// promiscuous, isolated, community or empty.
+	PvlanType      string `protobuf:"bytes,20,opt,name=pvlan_type,json=pvlanType,proto3" json:"pvlan_type,omitempty"`
+	PvlanCommunity string `protobuf:"bytes,21,opt,name=pvlan_community,json=pvlanCommunity,proto3" json:"pvlan_community,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Port) Reset() {
@@ -1128,6 +1173,114 @@ func (x *Port) GetQosPolicyId() string {
 	return ""
 }
 
+func (x *Port) GetLocalIps() []*LocalIP {
+	if x != nil {
+		return x.LocalIps
+	}
+	return nil
+}
+
+func (x *Port) GetTxSteering() string {
+	if x != nil {
+		return x.TxSteering
+	}
+	return ""
+}
+
+func (x *Port) GetPvlanType() string {
+	if x != nil {
+		return x.PvlanType
+	}
+	return ""
+}
+
+func (x *Port) GetPvlanCommunity() string {
+	if x != nil {
+		return x.PvlanCommunity
+	}
+	return ""
+}
+
+// LocalIP is a virtual address that is one of the port's for the guests of the
+// same host and network as the address, and nobody else.
+type LocalIP struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	LocalIpAddress string                 `protobuf:"bytes,2,opt,name=local_ip_address,json=localIpAddress,proto3" json:"local_ip_address,omitempty"`
+	FixedIpAddress string                 `protobuf:"bytes,3,opt,name=fixed_ip_address,json=fixedIpAddress,proto3" json:"fixed_ip_address,omitempty"`
+	// translate: packets are rewritten; passthrough: the guest itself has the address.
+	IpMode string `protobuf:"bytes,4,opt,name=ip_mode,json=ipMode,proto3" json:"ip_mode,omitempty"`
+	// Network of the local IP's own port.
+	NetworkId     string `protobuf:"bytes,5,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalIP) Reset() {
+	*x = LocalIP{}
+	mi := &file_api_feed_feed_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalIP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalIP) ProtoMessage() {}
+
+func (x *LocalIP) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalIP.ProtoReflect.Descriptor instead.
+func (*LocalIP) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LocalIP) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LocalIP) GetLocalIpAddress() string {
+	if x != nil {
+		return x.LocalIpAddress
+	}
+	return ""
+}
+
+func (x *LocalIP) GetFixedIpAddress() string {
+	if x != nil {
+		return x.FixedIpAddress
+	}
+	return ""
+}
+
+func (x *LocalIP) GetIpMode() string {
+	if x != nil {
+		return x.IpMode
+	}
+	return ""
+}
+
+func (x *LocalIP) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
 type FixedIP struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SubnetId      string                 `protobuf:"bytes,1,opt,name=subnet_id,json=subnetId,proto3" json:"subnet_id,omitempty"`
@@ -1138,7 +1291,7 @@ type FixedIP struct {
 
 func (x *FixedIP) Reset() {
 	*x = FixedIP{}
-	mi := &file_api_feed_feed_proto_msgTypes[11]
+	mi := &file_api_feed_feed_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1303,7 @@ func (x *FixedIP) String() string {
 func (*FixedIP) ProtoMessage() {}
 
 func (x *FixedIP) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[11]
+	mi := &file_api_feed_feed_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1316,7 @@ func (x *FixedIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FixedIP.ProtoReflect.Descriptor instead.
 func (*FixedIP) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{11}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FixedIP) GetSubnetId() string {
@@ -1191,7 +1344,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_api_feed_feed_proto_msgTypes[12]
+	mi := &file_api_feed_feed_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1356,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[12]
+	mi := &file_api_feed_feed_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1369,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{12}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddressPair) GetIpAddress() string {
@@ -1244,7 +1397,7 @@ type ExtraDHCPOption struct {
 
 func (x *ExtraDHCPOption) Reset() {
 	*x = ExtraDHCPOption{}
-	mi := &file_api_feed_feed_proto_msgTypes[13]
+	mi := &file_api_feed_feed_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1409,7 @@ func (x *ExtraDHCPOption) String() string {
 func (*ExtraDHCPOption) ProtoMessage() {}
 
 func (x *ExtraDHCPOption) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[13]
+	mi := &file_api_feed_feed_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1422,7 @@ func (x *ExtraDHCPOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtraDHCPOption.ProtoReflect.Descriptor instead.
 func (*ExtraDHCPOption) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{13}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExtraDHCPOption) GetName() string {
@@ -1311,14 +1464,18 @@ type Network struct {
 	DnsDomain       string `protobuf:"bytes,10,opt,name=dns_domain,json=dnsDomain,proto3" json:"dns_domain,omitempty"`
 	VlanTransparent bool   `protobuf:"varint,11,opt,name=vlan_transparent,json=vlanTransparent,proto3" json:"vlan_transparent,omitempty"`
 	// Id of the QoSPolicy object of ports without one of their own.
-	QosPolicyId   string `protobuf:"bytes,12,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	QosPolicyId string `protobuf:"bytes,12,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	// The guests' own VLAN tags pass inside tags of the type 0x88a8.
+	Qinq bool `protobuf:"varint,13,opt,name=qinq,proto3" json:"qinq,omitempty"`
+	// Ports are kept apart by their pvlan_type.
+	Pvlan         bool `protobuf:"varint,14,opt,name=pvlan,proto3" json:"pvlan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_api_feed_feed_proto_msgTypes[14]
+	mi := &file_api_feed_feed_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1487,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[14]
+	mi := &file_api_feed_feed_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1500,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{14}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Network) GetId() string {
@@ -1430,6 +1587,20 @@ func (x *Network) GetQosPolicyId() string {
 	return ""
 }
 
+func (x *Network) GetQinq() bool {
+	if x != nil {
+		return x.Qinq
+	}
+	return false
+}
+
+func (x *Network) GetPvlan() bool {
+	if x != nil {
+		return x.Pvlan
+	}
+	return false
+}
+
 type Segment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1443,7 +1614,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_api_feed_feed_proto_msgTypes[15]
+	mi := &file_api_feed_feed_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1626,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[15]
+	mi := &file_api_feed_feed_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1639,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{15}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Segment) GetId() string {
@@ -1518,7 +1689,7 @@ type Subnet struct {
 
 func (x *Subnet) Reset() {
 	*x = Subnet{}
-	mi := &file_api_feed_feed_proto_msgTypes[16]
+	mi := &file_api_feed_feed_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1701,7 @@ func (x *Subnet) String() string {
 func (*Subnet) ProtoMessage() {}
 
 func (x *Subnet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[16]
+	mi := &file_api_feed_feed_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1714,7 @@ func (x *Subnet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subnet.ProtoReflect.Descriptor instead.
 func (*Subnet) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{16}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Subnet) GetId() string {
@@ -1619,7 +1790,7 @@ type HostRoute struct {
 
 func (x *HostRoute) Reset() {
 	*x = HostRoute{}
-	mi := &file_api_feed_feed_proto_msgTypes[17]
+	mi := &file_api_feed_feed_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1802,7 @@ func (x *HostRoute) String() string {
 func (*HostRoute) ProtoMessage() {}
 
 func (x *HostRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[17]
+	mi := &file_api_feed_feed_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1815,7 @@ func (x *HostRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostRoute.ProtoReflect.Descriptor instead.
 func (*HostRoute) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{17}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HostRoute) GetDestination() string {
@@ -1674,7 +1845,7 @@ type Forwarding struct {
 
 func (x *Forwarding) Reset() {
 	*x = Forwarding{}
-	mi := &file_api_feed_feed_proto_msgTypes[18]
+	mi := &file_api_feed_feed_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1857,7 @@ func (x *Forwarding) String() string {
 func (*Forwarding) ProtoMessage() {}
 
 func (x *Forwarding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[18]
+	mi := &file_api_feed_feed_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1870,7 @@ func (x *Forwarding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Forwarding.ProtoReflect.Descriptor instead.
 func (*Forwarding) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{18}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Forwarding) GetNetworkId() string {
@@ -1732,7 +1903,7 @@ type ForwardingEntry struct {
 
 func (x *ForwardingEntry) Reset() {
 	*x = ForwardingEntry{}
-	mi := &file_api_feed_feed_proto_msgTypes[19]
+	mi := &file_api_feed_feed_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1915,7 @@ func (x *ForwardingEntry) String() string {
 func (*ForwardingEntry) ProtoMessage() {}
 
 func (x *ForwardingEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[19]
+	mi := &file_api_feed_feed_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1928,7 @@ func (x *ForwardingEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardingEntry.ProtoReflect.Descriptor instead.
 func (*ForwardingEntry) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{19}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ForwardingEntry) GetPortId() string {
@@ -1823,7 +1994,7 @@ type ForwardingDelta struct {
 
 func (x *ForwardingDelta) Reset() {
 	*x = ForwardingDelta{}
-	mi := &file_api_feed_feed_proto_msgTypes[20]
+	mi := &file_api_feed_feed_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +2006,7 @@ func (x *ForwardingDelta) String() string {
 func (*ForwardingDelta) ProtoMessage() {}
 
 func (x *ForwardingDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[20]
+	mi := &file_api_feed_feed_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +2019,7 @@ func (x *ForwardingDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardingDelta.ProtoReflect.Descriptor instead.
 func (*ForwardingDelta) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{20}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ForwardingDelta) GetNetworkId() string {
@@ -1892,7 +2063,7 @@ type SecurityGroup struct {
 
 func (x *SecurityGroup) Reset() {
 	*x = SecurityGroup{}
-	mi := &file_api_feed_feed_proto_msgTypes[21]
+	mi := &file_api_feed_feed_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2075,7 @@ func (x *SecurityGroup) String() string {
 func (*SecurityGroup) ProtoMessage() {}
 
 func (x *SecurityGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[21]
+	mi := &file_api_feed_feed_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2088,7 @@ func (x *SecurityGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityGroup.ProtoReflect.Descriptor instead.
 func (*SecurityGroup) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{21}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SecurityGroup) GetId() string {
@@ -1977,7 +2148,7 @@ type SecurityGroupRule struct {
 
 func (x *SecurityGroupRule) Reset() {
 	*x = SecurityGroupRule{}
-	mi := &file_api_feed_feed_proto_msgTypes[22]
+	mi := &file_api_feed_feed_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2160,7 @@ func (x *SecurityGroupRule) String() string {
 func (*SecurityGroupRule) ProtoMessage() {}
 
 func (x *SecurityGroupRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[22]
+	mi := &file_api_feed_feed_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2173,7 @@ func (x *SecurityGroupRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityGroupRule.ProtoReflect.Descriptor instead.
 func (*SecurityGroupRule) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{22}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecurityGroupRule) GetId() string {
@@ -2073,7 +2244,7 @@ type AddressSet struct {
 
 func (x *AddressSet) Reset() {
 	*x = AddressSet{}
-	mi := &file_api_feed_feed_proto_msgTypes[23]
+	mi := &file_api_feed_feed_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2256,7 @@ func (x *AddressSet) String() string {
 func (*AddressSet) ProtoMessage() {}
 
 func (x *AddressSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[23]
+	mi := &file_api_feed_feed_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2269,7 @@ func (x *AddressSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressSet.ProtoReflect.Descriptor instead.
 func (*AddressSet) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{23}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AddressSet) GetId() string {
@@ -2127,7 +2298,7 @@ type AddressSetDelta struct {
 
 func (x *AddressSetDelta) Reset() {
 	*x = AddressSetDelta{}
-	mi := &file_api_feed_feed_proto_msgTypes[24]
+	mi := &file_api_feed_feed_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2310,7 @@ func (x *AddressSetDelta) String() string {
 func (*AddressSetDelta) ProtoMessage() {}
 
 func (x *AddressSetDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[24]
+	mi := &file_api_feed_feed_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2323,7 @@ func (x *AddressSetDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressSetDelta.ProtoReflect.Descriptor instead.
 func (*AddressSetDelta) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{24}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AddressSetDelta) GetId() string {
@@ -2192,17 +2363,29 @@ type Router struct {
 	AdminStateUp bool                   `protobuf:"varint,4,opt,name=admin_state_up,json=adminStateUp,proto3" json:"admin_state_up,omitempty"`
 	Interfaces   []*RouterInterface     `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	// Absent: no external gateway.
-	Gateway       *RouterGateway `protobuf:"bytes,6,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	Routes        []*HostRoute   `protobuf:"bytes,7,rep,name=routes,proto3" json:"routes,omitempty"`
-	FloatingIps   []*FloatingIP  `protobuf:"bytes,8,rep,name=floating_ips,json=floatingIps,proto3" json:"floating_ips,omitempty"`
-	Revision      int64          `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Gateway          *RouterGateway     `protobuf:"bytes,6,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Routes           []*HostRoute       `protobuf:"bytes,7,rep,name=routes,proto3" json:"routes,omitempty"`
+	FloatingIps      []*FloatingIP      `protobuf:"bytes,8,rep,name=floating_ips,json=floatingIps,proto3" json:"floating_ips,omitempty"`
+	Revision         int64              `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	PortForwardings  []*PortForwarding  `protobuf:"bytes,10,rep,name=port_forwardings,json=portForwardings,proto3" json:"port_forwardings,omitempty"`
+	ConntrackHelpers []*ConntrackHelper `protobuf:"bytes,11,rep,name=conntrack_helpers,json=conntrackHelpers,proto3" json:"conntrack_helpers,omitempty"`
+	// Off: IPv6 addresses of the interfaces are not reachable from the outside unless routed there.
+	EnableNdpProxy bool             `protobuf:"varint,12,opt,name=enable_ndp_proxy,json=enableNdpProxy,proto3" json:"enable_ndp_proxy,omitempty"`
+	NdpProxies     []*NDPProxy      `protobuf:"bytes,13,rep,name=ndp_proxies,json=ndpProxies,proto3" json:"ndp_proxies,omitempty"`
+	MeteringLabels []*MeteringLabel `protobuf:"bytes,14,rep,name=metering_labels,json=meteringLabels,proto3" json:"metering_labels,omitempty"`
+	// Gateways beyond the first, on the same external network or others.
+	FurtherGateways []*RouterGateway `protobuf:"bytes,15,rep,name=further_gateways,json=furtherGateways,proto3" json:"further_gateways,omitempty"`
+	// Default routes of all gateways share the traffic; off: the first gateway's only.
+	EnableDefaultRouteEcmp bool `protobuf:"varint,16,opt,name=enable_default_route_ecmp,json=enableDefaultRouteEcmp,proto3" json:"enable_default_route_ecmp,omitempty"`
+	Distributed            bool `protobuf:"varint,17,opt,name=distributed,proto3" json:"distributed,omitempty"`
+	Ha                     bool `protobuf:"varint,18,opt,name=ha,proto3" json:"ha,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_api_feed_feed_proto_msgTypes[25]
+	mi := &file_api_feed_feed_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2397,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[25]
+	mi := &file_api_feed_feed_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2410,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{25}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Router) GetId() string {
@@ -2293,6 +2476,458 @@ func (x *Router) GetRevision() int64 {
 	return 0
 }
 
+func (x *Router) GetPortForwardings() []*PortForwarding {
+	if x != nil {
+		return x.PortForwardings
+	}
+	return nil
+}
+
+func (x *Router) GetConntrackHelpers() []*ConntrackHelper {
+	if x != nil {
+		return x.ConntrackHelpers
+	}
+	return nil
+}
+
+func (x *Router) GetEnableNdpProxy() bool {
+	if x != nil {
+		return x.EnableNdpProxy
+	}
+	return false
+}
+
+func (x *Router) GetNdpProxies() []*NDPProxy {
+	if x != nil {
+		return x.NdpProxies
+	}
+	return nil
+}
+
+func (x *Router) GetMeteringLabels() []*MeteringLabel {
+	if x != nil {
+		return x.MeteringLabels
+	}
+	return nil
+}
+
+func (x *Router) GetFurtherGateways() []*RouterGateway {
+	if x != nil {
+		return x.FurtherGateways
+	}
+	return nil
+}
+
+func (x *Router) GetEnableDefaultRouteEcmp() bool {
+	if x != nil {
+		return x.EnableDefaultRouteEcmp
+	}
+	return false
+}
+
+func (x *Router) GetDistributed() bool {
+	if x != nil {
+		return x.Distributed
+	}
+	return false
+}
+
+func (x *Router) GetHa() bool {
+	if x != nil {
+		return x.Ha
+	}
+	return false
+}
+
+// PortForwarding sends what arrives for a port of a floating IP, which then
+// is no floating IP of one fixed address, to a port of a fixed address.
+type PortForwarding struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	FloatingIpAddress string                 `protobuf:"bytes,2,opt,name=floating_ip_address,json=floatingIpAddress,proto3" json:"floating_ip_address,omitempty"`
+	// tcp, udp, icmp, icmp6, dccp, sctp
+	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Ranges are of equal length, or the internal one is a single port. 0: all (ICMP).
+	ExternalPortMin   int32  `protobuf:"varint,4,opt,name=external_port_min,json=externalPortMin,proto3" json:"external_port_min,omitempty"`
+	ExternalPortMax   int32  `protobuf:"varint,5,opt,name=external_port_max,json=externalPortMax,proto3" json:"external_port_max,omitempty"`
+	InternalIpAddress string `protobuf:"bytes,6,opt,name=internal_ip_address,json=internalIpAddress,proto3" json:"internal_ip_address,omitempty"`
+	InternalPortMin   int32  `protobuf:"varint,7,opt,name=internal_port_min,json=internalPortMin,proto3" json:"internal_port_min,omitempty"`
+	InternalPortMax   int32  `protobuf:"varint,8,opt,name=internal_port_max,json=internalPortMax,proto3" json:"internal_port_max,omitempty"`
+	FloatingIpId      string `protobuf:"bytes,9,opt,name=floating_ip_id,json=floatingIpId,proto3" json:"floating_ip_id,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *PortForwarding) Reset() {
+	*x = PortForwarding{}
+	mi := &file_api_feed_feed_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwarding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwarding) ProtoMessage() {}
+
+func (x *PortForwarding) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwarding.ProtoReflect.Descriptor instead.
+func (*PortForwarding) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PortForwarding) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PortForwarding) GetFloatingIpAddress() string {
+	if x != nil {
+		return x.FloatingIpAddress
+	}
+	return ""
+}
+
+func (x *PortForwarding) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *PortForwarding) GetExternalPortMin() int32 {
+	if x != nil {
+		return x.ExternalPortMin
+	}
+	return 0
+}
+
+func (x *PortForwarding) GetExternalPortMax() int32 {
+	if x != nil {
+		return x.ExternalPortMax
+	}
+	return 0
+}
+
+func (x *PortForwarding) GetInternalIpAddress() string {
+	if x != nil {
+		return x.InternalIpAddress
+	}
+	return ""
+}
+
+func (x *PortForwarding) GetInternalPortMin() int32 {
+	if x != nil {
+		return x.InternalPortMin
+	}
+	return 0
+}
+
+func (x *PortForwarding) GetInternalPortMax() int32 {
+	if x != nil {
+		return x.InternalPortMax
+	}
+	return 0
+}
+
+func (x *PortForwarding) GetFloatingIpId() string {
+	if x != nil {
+		return x.FloatingIpId
+	}
+	return ""
+}
+
+// ConntrackHelper lets the kernel follow an application protocol through the router.
+type ConntrackHelper struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port          int32                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Helper        string                 `protobuf:"bytes,4,opt,name=helper,proto3" json:"helper,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConntrackHelper) Reset() {
+	*x = ConntrackHelper{}
+	mi := &file_api_feed_feed_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConntrackHelper) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConntrackHelper) ProtoMessage() {}
+
+func (x *ConntrackHelper) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConntrackHelper.ProtoReflect.Descriptor instead.
+func (*ConntrackHelper) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ConntrackHelper) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ConntrackHelper) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ConntrackHelper) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ConntrackHelper) GetHelper() string {
+	if x != nil {
+		return x.Helper
+	}
+	return ""
+}
+
+// NDPProxy answers for an IPv6 address behind the router on the external network.
+type NDPProxy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	IpAddress     string                 `protobuf:"bytes,2,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NDPProxy) Reset() {
+	*x = NDPProxy{}
+	mi := &file_api_feed_feed_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NDPProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NDPProxy) ProtoMessage() {}
+
+func (x *NDPProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NDPProxy.ProtoReflect.Descriptor instead.
+func (*NDPProxy) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *NDPProxy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NDPProxy) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+// MeteringLabel counts the packets between the external network and what its rules select.
+type MeteringLabel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ProjectId     string                 `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	Shared        bool                   `protobuf:"varint,3,opt,name=shared,proto3" json:"shared,omitempty"`
+	Rules         []*MeteringRule        `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeteringLabel) Reset() {
+	*x = MeteringLabel{}
+	mi := &file_api_feed_feed_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeteringLabel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeteringLabel) ProtoMessage() {}
+
+func (x *MeteringLabel) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeteringLabel.ProtoReflect.Descriptor instead.
+func (*MeteringLabel) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *MeteringLabel) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MeteringLabel) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *MeteringLabel) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *MeteringLabel) GetRules() []*MeteringRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type MeteringRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// ingress, egress: as seen from the router.
+	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
+	Excluded  bool   `protobuf:"varint,3,opt,name=excluded,proto3" json:"excluded,omitempty"`
+	// CIDRs; empty: any. remote_ip_prefix is on the external side.
+	RemoteIpPrefix      string `protobuf:"bytes,4,opt,name=remote_ip_prefix,json=remoteIpPrefix,proto3" json:"remote_ip_prefix,omitempty"`
+	SourceIpPrefix      string `protobuf:"bytes,5,opt,name=source_ip_prefix,json=sourceIpPrefix,proto3" json:"source_ip_prefix,omitempty"`
+	DestinationIpPrefix string `protobuf:"bytes,6,opt,name=destination_ip_prefix,json=destinationIpPrefix,proto3" json:"destination_ip_prefix,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *MeteringRule) Reset() {
+	*x = MeteringRule{}
+	mi := &file_api_feed_feed_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeteringRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeteringRule) ProtoMessage() {}
+
+func (x *MeteringRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeteringRule.ProtoReflect.Descriptor instead.
+func (*MeteringRule) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MeteringRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MeteringRule) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *MeteringRule) GetExcluded() bool {
+	if x != nil {
+		return x.Excluded
+	}
+	return false
+}
+
+func (x *MeteringRule) GetRemoteIpPrefix() string {
+	if x != nil {
+		return x.RemoteIpPrefix
+	}
+	return ""
+}
+
+func (x *MeteringRule) GetSourceIpPrefix() string {
+	if x != nil {
+		return x.SourceIpPrefix
+	}
+	return ""
+}
+
+func (x *MeteringRule) GetDestinationIpPrefix() string {
+	if x != nil {
+		return x.DestinationIpPrefix
+	}
+	return ""
+}
+
 type RouterInterface struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	PortId     string                 `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
@@ -2308,7 +2943,7 @@ type RouterInterface struct {
 
 func (x *RouterInterface) Reset() {
 	*x = RouterInterface{}
-	mi := &file_api_feed_feed_proto_msgTypes[26]
+	mi := &file_api_feed_feed_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2955,7 @@ func (x *RouterInterface) String() string {
 func (*RouterInterface) ProtoMessage() {}
 
 func (x *RouterInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[26]
+	mi := &file_api_feed_feed_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2968,7 @@ func (x *RouterInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterInterface.ProtoReflect.Descriptor instead.
 func (*RouterInterface) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{26}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RouterInterface) GetPortId() string {
@@ -2387,15 +3022,17 @@ type RouterGateway struct {
 	Mtu        int32                  `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	EnableSnat bool                   `protobuf:"varint,6,opt,name=enable_snat,json=enableSnat,proto3" json:"enable_snat,omitempty"`
 	// Default gateways, at most one of each family.
-	GatewayIps    []string  `protobuf:"bytes,7,rep,name=gateway_ips,json=gatewayIps,proto3" json:"gateway_ips,omitempty"`
-	Subnets       []*Subnet `protobuf:"bytes,8,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	GatewayIps []string  `protobuf:"bytes,7,rep,name=gateway_ips,json=gatewayIps,proto3" json:"gateway_ips,omitempty"`
+	Subnets    []*Subnet `protobuf:"bytes,8,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	// Limits what passes the gateway for addresses without a floating IP of a policy of its own.
+	QosPolicyId   string `protobuf:"bytes,9,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouterGateway) Reset() {
 	*x = RouterGateway{}
-	mi := &file_api_feed_feed_proto_msgTypes[27]
+	mi := &file_api_feed_feed_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +3044,7 @@ func (x *RouterGateway) String() string {
 func (*RouterGateway) ProtoMessage() {}
 
 func (x *RouterGateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[27]
+	mi := &file_api_feed_feed_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +3057,7 @@ func (x *RouterGateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterGateway.ProtoReflect.Descriptor instead.
 func (*RouterGateway) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{27}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RouterGateway) GetPortId() string {
@@ -2479,6 +3116,13 @@ func (x *RouterGateway) GetSubnets() []*Subnet {
 	return nil
 }
 
+func (x *RouterGateway) GetQosPolicyId() string {
+	if x != nil {
+		return x.QosPolicyId
+	}
+	return ""
+}
+
 type FloatingIP struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2486,13 +3130,15 @@ type FloatingIP struct {
 	FixedIpAddress    string                 `protobuf:"bytes,3,opt,name=fixed_ip_address,json=fixedIpAddress,proto3" json:"fixed_ip_address,omitempty"`
 	PortId            string                 `protobuf:"bytes,4,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
 	Revision          int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Id of a QoSPolicy object that limits the address; empty: none.
+	QosPolicyId   string `protobuf:"bytes,6,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_api_feed_feed_proto_msgTypes[28]
+	mi := &file_api_feed_feed_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +3150,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[28]
+	mi := &file_api_feed_feed_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +3163,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{28}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FloatingIP) GetId() string {
@@ -2555,6 +3201,257 @@ func (x *FloatingIP) GetRevision() int64 {
 	return 0
 }
 
+func (x *FloatingIP) GetQosPolicyId() string {
+	if x != nil {
+		return x.QosPolicyId
+	}
+	return ""
+}
+
+// Trunk carries the networks of its subports over its parent's VIF, each under a tag.
+type Trunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	PortId        string                 `protobuf:"bytes,2,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	AdminStateUp  bool                   `protobuf:"varint,3,opt,name=admin_state_up,json=adminStateUp,proto3" json:"admin_state_up,omitempty"`
+	SubPorts      []*SubPort             `protobuf:"bytes,4,rep,name=sub_ports,json=subPorts,proto3" json:"sub_ports,omitempty"`
+	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trunk) Reset() {
+	*x = Trunk{}
+	mi := &file_api_feed_feed_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trunk) ProtoMessage() {}
+
+func (x *Trunk) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trunk.ProtoReflect.Descriptor instead.
+func (*Trunk) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Trunk) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Trunk) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
+func (x *Trunk) GetAdminStateUp() bool {
+	if x != nil {
+		return x.AdminStateUp
+	}
+	return false
+}
+
+func (x *Trunk) GetSubPorts() []*SubPort {
+	if x != nil {
+		return x.SubPorts
+	}
+	return nil
+}
+
+func (x *Trunk) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// SubPort is also among the host's Port objects.
+type SubPort struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PortId string                 `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	// vlan
+	SegmentationType string `protobuf:"bytes,2,opt,name=segmentation_type,json=segmentationType,proto3" json:"segmentation_type,omitempty"`
+	SegmentationId   int32  `protobuf:"varint,3,opt,name=segmentation_id,json=segmentationId,proto3" json:"segmentation_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SubPort) Reset() {
+	*x = SubPort{}
+	mi := &file_api_feed_feed_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubPort) ProtoMessage() {}
+
+func (x *SubPort) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubPort.ProtoReflect.Descriptor instead.
+func (*SubPort) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SubPort) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
+func (x *SubPort) GetSegmentationType() string {
+	if x != nil {
+		return x.SegmentationType
+	}
+	return ""
+}
+
+func (x *SubPort) GetSegmentationId() int32 {
+	if x != nil {
+		return x.SegmentationId
+	}
+	return 0
+}
+
+// Log asks for records of packets that security groups accept or drop.
+type Log struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ProjectId string                 `protobuf:"bytes,2,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// security_group
+	ResourceType string `protobuf:"bytes,3,opt,name=resource_type,json=resourceType,proto3" json:"resource_type,omitempty"`
+	// A security group and a port; each may be empty: any of the project.
+	ResourceId string `protobuf:"bytes,4,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
+	TargetId   string `protobuf:"bytes,5,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
+	// ACCEPT, DROP, ALL
+	Event   string `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	Enabled bool   `protobuf:"varint,7,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// Ports of this host that are concerned.
+	PortIds       []string `protobuf:"bytes,8,rep,name=port_ids,json=portIds,proto3" json:"port_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Log) Reset() {
+	*x = Log{}
+	mi := &file_api_feed_feed_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Log) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Log) ProtoMessage() {}
+
+func (x *Log) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Log.ProtoReflect.Descriptor instead.
+func (*Log) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Log) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Log) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *Log) GetResourceType() string {
+	if x != nil {
+		return x.ResourceType
+	}
+	return ""
+}
+
+func (x *Log) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
+func (x *Log) GetTargetId() string {
+	if x != nil {
+		return x.TargetId
+	}
+	return ""
+}
+
+func (x *Log) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Log) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Log) GetPortIds() []string {
+	if x != nil {
+		return x.PortIds
+	}
+	return nil
+}
+
 // QoSPolicy is what ports that refer to it may send (egress) and receive (ingress).
 type QoSPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2570,7 +3467,7 @@ type QoSPolicy struct {
 
 func (x *QoSPolicy) Reset() {
 	*x = QoSPolicy{}
-	mi := &file_api_feed_feed_proto_msgTypes[29]
+	mi := &file_api_feed_feed_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +3479,7 @@ func (x *QoSPolicy) String() string {
 func (*QoSPolicy) ProtoMessage() {}
 
 func (x *QoSPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[29]
+	mi := &file_api_feed_feed_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +3492,7 @@ func (x *QoSPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QoSPolicy.ProtoReflect.Descriptor instead.
 func (*QoSPolicy) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{29}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *QoSPolicy) GetId() string {
@@ -2640,7 +3537,7 @@ type BandwidthLimit struct {
 
 func (x *BandwidthLimit) Reset() {
 	*x = BandwidthLimit{}
-	mi := &file_api_feed_feed_proto_msgTypes[30]
+	mi := &file_api_feed_feed_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +3549,7 @@ func (x *BandwidthLimit) String() string {
 func (*BandwidthLimit) ProtoMessage() {}
 
 func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[30]
+	mi := &file_api_feed_feed_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +3562,7 @@ func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BandwidthLimit.ProtoReflect.Descriptor instead.
 func (*BandwidthLimit) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{30}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BandwidthLimit) GetDirection() string {
@@ -2702,7 +3599,7 @@ type PacketRateLimit struct {
 
 func (x *PacketRateLimit) Reset() {
 	*x = PacketRateLimit{}
-	mi := &file_api_feed_feed_proto_msgTypes[31]
+	mi := &file_api_feed_feed_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +3611,7 @@ func (x *PacketRateLimit) String() string {
 func (*PacketRateLimit) ProtoMessage() {}
 
 func (x *PacketRateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[31]
+	mi := &file_api_feed_feed_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +3624,7 @@ func (x *PacketRateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketRateLimit.ProtoReflect.Descriptor instead.
 func (*PacketRateLimit) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{31}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PacketRateLimit) GetDirection() string {
@@ -2802,7 +3699,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"F\n" +
 	"\tObjectKey\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.isospin.feed.v1.KindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\xc5\x03\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x9f\x04\n" +
 	"\x06Object\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x06R\aversion\x12+\n" +
 	"\x04port\x18\x02 \x01(\v2\x15.isospin.feed.v1.PortH\x00R\x04port\x124\n" +
@@ -2815,8 +3712,11 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"addressSet\x121\n" +
 	"\x06router\x18\a \x01(\v2\x17.isospin.feed.v1.RouterH\x00R\x06router\x12;\n" +
 	"\n" +
-	"qos_policy\x18\b \x01(\v2\x1a.isospin.feed.v1.QoSPolicyH\x00R\tqosPolicyB\x06\n" +
-	"\x04body\"\x9c\x05\n" +
+	"qos_policy\x18\b \x01(\v2\x1a.isospin.feed.v1.QoSPolicyH\x00R\tqosPolicy\x12.\n" +
+	"\x05trunk\x18\t \x01(\v2\x16.isospin.feed.v1.TrunkH\x00R\x05trunk\x12(\n" +
+	"\x03log\x18\n" +
+	" \x01(\v2\x14.isospin.feed.v1.LogH\x00R\x03logB\x06\n" +
+	"\x04body\"\xbc\x06\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2838,7 +3738,20 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\bdns_name\x18\x0e \x01(\tR\adnsName\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x03R\brevision\x12\x1b\n" +
 	"\tvnic_type\x18\x10 \x01(\tR\bvnicType\x12\"\n" +
-	"\rqos_policy_id\x18\x11 \x01(\tR\vqosPolicyId\"E\n" +
+	"\rqos_policy_id\x18\x11 \x01(\tR\vqosPolicyId\x125\n" +
+	"\tlocal_ips\x18\x12 \x03(\v2\x18.isospin.feed.v1.LocalIPR\blocalIps\x12\x1f\n" +
+	"\vtx_steering\x18\x13 \x01(\tR\n" +
+	"txSteering\x12\x1d\n" +
+	"\n" +
+	"pvlan_type\x18\x14 \x01(\tR\tpvlanType\x12'\n" +
+	"\x0fpvlan_community\x18\x15 \x01(\tR\x0epvlanCommunity\"\xa5\x01\n" +
+	"\aLocalIP\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
+	"\x10local_ip_address\x18\x02 \x01(\tR\x0elocalIpAddress\x12(\n" +
+	"\x10fixed_ip_address\x18\x03 \x01(\tR\x0efixedIpAddress\x12\x17\n" +
+	"\aip_mode\x18\x04 \x01(\tR\x06ipMode\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x05 \x01(\tR\tnetworkId\"E\n" +
 	"\aFixedIP\x12\x1b\n" +
 	"\tsubnet_id\x18\x01 \x01(\tR\bsubnetId\x12\x1d\n" +
 	"\n" +
@@ -2852,7 +3765,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x1d\n" +
 	"\n" +
-	"ip_version\x18\x03 \x01(\x05R\tipVersion\"\xa9\x03\n" +
+	"ip_version\x18\x03 \x01(\x05R\tipVersion\"\xd3\x03\n" +
 	"\aNetwork\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2868,7 +3781,9 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"dns_domain\x18\n" +
 	" \x01(\tR\tdnsDomain\x12)\n" +
 	"\x10vlan_transparent\x18\v \x01(\bR\x0fvlanTransparent\x12\"\n" +
-	"\rqos_policy_id\x18\f \x01(\tR\vqosPolicyId\"\x90\x01\n" +
+	"\rqos_policy_id\x18\f \x01(\tR\vqosPolicyId\x12\x12\n" +
+	"\x04qinq\x18\r \x01(\bR\x04qinq\x12\x14\n" +
+	"\x05pvlan\x18\x0e \x01(\bR\x05pvlan\"\x90\x01\n" +
 	"\aSegment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fnetwork_type\x18\x02 \x01(\tR\vnetworkType\x12)\n" +
@@ -2936,7 +3851,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x12\n" +
 	"\x04adds\x18\x03 \x03(\tR\x04adds\x12\x18\n" +
-	"\adeletes\x18\x04 \x03(\tR\adeletes\"\xfd\x02\n" +
+	"\adeletes\x18\x04 \x03(\tR\adeletes\"\xff\x06\n" +
 	"\x06Router\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2949,7 +3864,50 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\agateway\x18\x06 \x01(\v2\x1e.isospin.feed.v1.RouterGatewayR\agateway\x122\n" +
 	"\x06routes\x18\a \x03(\v2\x1a.isospin.feed.v1.HostRouteR\x06routes\x12>\n" +
 	"\ffloating_ips\x18\b \x03(\v2\x1b.isospin.feed.v1.FloatingIPR\vfloatingIps\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x03R\brevision\"\xcd\x01\n" +
+	"\brevision\x18\t \x01(\x03R\brevision\x12J\n" +
+	"\x10port_forwardings\x18\n" +
+	" \x03(\v2\x1f.isospin.feed.v1.PortForwardingR\x0fportForwardings\x12M\n" +
+	"\x11conntrack_helpers\x18\v \x03(\v2 .isospin.feed.v1.ConntrackHelperR\x10conntrackHelpers\x12(\n" +
+	"\x10enable_ndp_proxy\x18\f \x01(\bR\x0eenableNdpProxy\x12:\n" +
+	"\vndp_proxies\x18\r \x03(\v2\x19.isospin.feed.v1.NDPProxyR\n" +
+	"ndpProxies\x12G\n" +
+	"\x0fmetering_labels\x18\x0e \x03(\v2\x1e.isospin.feed.v1.MeteringLabelR\x0emeteringLabels\x12I\n" +
+	"\x10further_gateways\x18\x0f \x03(\v2\x1e.isospin.feed.v1.RouterGatewayR\x0ffurtherGateways\x129\n" +
+	"\x19enable_default_route_ecmp\x18\x10 \x01(\bR\x16enableDefaultRouteEcmp\x12 \n" +
+	"\vdistributed\x18\x11 \x01(\bR\vdistributed\x12\x0e\n" +
+	"\x02ha\x18\x12 \x01(\bR\x02ha\"\xf2\x02\n" +
+	"\x0ePortForwarding\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x13floating_ip_address\x18\x02 \x01(\tR\x11floatingIpAddress\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12*\n" +
+	"\x11external_port_min\x18\x04 \x01(\x05R\x0fexternalPortMin\x12*\n" +
+	"\x11external_port_max\x18\x05 \x01(\x05R\x0fexternalPortMax\x12.\n" +
+	"\x13internal_ip_address\x18\x06 \x01(\tR\x11internalIpAddress\x12*\n" +
+	"\x11internal_port_min\x18\a \x01(\x05R\x0finternalPortMin\x12*\n" +
+	"\x11internal_port_max\x18\b \x01(\x05R\x0finternalPortMax\x12$\n" +
+	"\x0efloating_ip_id\x18\t \x01(\tR\ffloatingIpId\"i\n" +
+	"\x0fConntrackHelper\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\x05R\x04port\x12\x16\n" +
+	"\x06helper\x18\x04 \x01(\tR\x06helper\"9\n" +
+	"\bNDPProxy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\x02 \x01(\tR\tipAddress\"\x8b\x01\n" +
+	"\rMeteringLabel\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"project_id\x18\x02 \x01(\tR\tprojectId\x12\x16\n" +
+	"\x06shared\x18\x03 \x01(\bR\x06shared\x123\n" +
+	"\x05rules\x18\x04 \x03(\v2\x1d.isospin.feed.v1.MeteringRuleR\x05rules\"\xe0\x01\n" +
+	"\fMeteringRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x1a\n" +
+	"\bexcluded\x18\x03 \x01(\bR\bexcluded\x12(\n" +
+	"\x10remote_ip_prefix\x18\x04 \x01(\tR\x0eremoteIpPrefix\x12(\n" +
+	"\x10source_ip_prefix\x18\x05 \x01(\tR\x0esourceIpPrefix\x122\n" +
+	"\x15destination_ip_prefix\x18\x06 \x01(\tR\x13destinationIpPrefix\"\xcd\x01\n" +
 	"\x0fRouterInterface\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1d\n" +
 	"\n" +
@@ -2958,7 +3916,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"macAddress\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\x05R\x03mtu\x121\n" +
-	"\asubnets\x18\x06 \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\"\x8d\x02\n" +
+	"\asubnets\x18\x06 \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\"\xb1\x02\n" +
 	"\rRouterGateway\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1d\n" +
 	"\n" +
@@ -2971,14 +3929,37 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"enableSnat\x12\x1f\n" +
 	"\vgateway_ips\x18\a \x03(\tR\n" +
 	"gatewayIps\x121\n" +
-	"\asubnets\x18\b \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\"\xab\x01\n" +
+	"\asubnets\x18\b \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\x12\"\n" +
+	"\rqos_policy_id\x18\t \x01(\tR\vqosPolicyId\"\xcf\x01\n" +
 	"\n" +
 	"FloatingIP\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13floating_ip_address\x18\x02 \x01(\tR\x11floatingIpAddress\x12(\n" +
 	"\x10fixed_ip_address\x18\x03 \x01(\tR\x0efixedIpAddress\x12\x17\n" +
 	"\aport_id\x18\x04 \x01(\tR\x06portId\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision\"\xe7\x01\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\"\n" +
+	"\rqos_policy_id\x18\x06 \x01(\tR\vqosPolicyId\"\xa9\x01\n" +
+	"\x05Trunk\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\aport_id\x18\x02 \x01(\tR\x06portId\x12$\n" +
+	"\x0eadmin_state_up\x18\x03 \x01(\bR\fadminStateUp\x125\n" +
+	"\tsub_ports\x18\x04 \x03(\v2\x18.isospin.feed.v1.SubPortR\bsubPorts\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"x\n" +
+	"\aSubPort\x12\x17\n" +
+	"\aport_id\x18\x01 \x01(\tR\x06portId\x12+\n" +
+	"\x11segmentation_type\x18\x02 \x01(\tR\x10segmentationType\x12'\n" +
+	"\x0fsegmentation_id\x18\x03 \x01(\x05R\x0esegmentationId\"\xe2\x01\n" +
+	"\x03Log\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"project_id\x18\x02 \x01(\tR\tprojectId\x12#\n" +
+	"\rresource_type\x18\x03 \x01(\tR\fresourceType\x12\x1f\n" +
+	"\vresource_id\x18\x04 \x01(\tR\n" +
+	"resourceId\x12\x1b\n" +
+	"\ttarget_id\x18\x05 \x01(\tR\btargetId\x12\x14\n" +
+	"\x05event\x18\x06 \x01(\tR\x05event\x12\x18\n" +
+	"\aenabled\x18\a \x01(\bR\aenabled\x12\x19\n" +
+	"\bport_ids\x18\b \x03(\tR\aportIds\"\xe7\x01\n" +
 	"\tQoSPolicy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12J\n" +
 	"\x10bandwidth_limits\x18\x02 \x03(\v2\x1f.isospin.feed.v1.BandwidthLimitR\x0fbandwidthLimits\x12N\n" +
@@ -2993,7 +3974,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x0fPacketRateLimit\x12\x1c\n" +
 	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x19\n" +
 	"\bmax_kpps\x18\x02 \x01(\x03R\amaxKpps\x12$\n" +
-	"\x0emax_burst_kpps\x18\x03 \x01(\x03R\fmaxBurstKpps*\xa7\x01\n" +
+	"\x0emax_burst_kpps\x18\x03 \x01(\x03R\fmaxBurstKpps*\xc5\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_PORT\x10\x01\x12\x10\n" +
@@ -3002,7 +3983,10 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x13KIND_SECURITY_GROUP\x10\x04\x12\x14\n" +
 	"\x10KIND_ADDRESS_SET\x10\x05\x12\x0f\n" +
 	"\vKIND_ROUTER\x10\x06\x12\x13\n" +
-	"\x0fKIND_QOS_POLICY\x10\a*Q\n" +
+	"\x0fKIND_QOS_POLICY\x10\a\x12\x0e\n" +
+	"\n" +
+	"KIND_TRUNK\x10\b\x12\f\n" +
+	"\bKIND_LOG\x10\t*Q\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x0e\n" +
@@ -3025,7 +4009,7 @@ func file_api_feed_feed_proto_rawDescGZIP() []byte {
 }
 
 var file_api_feed_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_api_feed_feed_proto_goTypes = []any{
 	(Kind)(0),                 // 0: isospin.feed.v1.Kind
 	(State)(0),                // 1: isospin.feed.v1.State
@@ -3040,28 +4024,37 @@ var file_api_feed_feed_proto_goTypes = []any{
 	(*ObjectKey)(nil),         // 10: isospin.feed.v1.ObjectKey
 	(*Object)(nil),            // 11: isospin.feed.v1.Object
 	(*Port)(nil),              // 12: isospin.feed.v1.Port
-	(*FixedIP)(nil),           // 13: isospin.feed.v1.FixedIP
-	(*AddressPair)(nil),       // 14: isospin.feed.v1.AddressPair
-	(*ExtraDHCPOption)(nil),   // 15: isospin.feed.v1.ExtraDHCPOption
-	(*Network)(nil),           // 16: isospin.feed.v1.Network
-	(*Segment)(nil),           // 17: isospin.feed.v1.Segment
-	(*Subnet)(nil),            // 18: isospin.feed.v1.Subnet
-	(*HostRoute)(nil),         // 19: isospin.feed.v1.HostRoute
-	(*Forwarding)(nil),        // 20: isospin.feed.v1.Forwarding
-	(*ForwardingEntry)(nil),   // 21: isospin.feed.v1.ForwardingEntry
-	(*ForwardingDelta)(nil),   // 22: isospin.feed.v1.ForwardingDelta
-	(*SecurityGroup)(nil),     // 23: isospin.feed.v1.SecurityGroup
-	(*SecurityGroupRule)(nil), // 24: isospin.feed.v1.SecurityGroupRule
-	(*AddressSet)(nil),        // 25: isospin.feed.v1.AddressSet
-	(*AddressSetDelta)(nil),   // 26: isospin.feed.v1.AddressSetDelta
-	(*Router)(nil),            // 27: isospin.feed.v1.Router
-	(*RouterInterface)(nil),   // 28: isospin.feed.v1.RouterInterface
-	(*RouterGateway)(nil),     // 29: isospin.feed.v1.RouterGateway
-	(*FloatingIP)(nil),        // 30: isospin.feed.v1.FloatingIP
-	(*QoSPolicy)(nil),         // 31: isospin.feed.v1.QoSPolicy
-	(*BandwidthLimit)(nil),    // 32: isospin.feed.v1.BandwidthLimit
-	(*PacketRateLimit)(nil),   // 33: isospin.feed.v1.PacketRateLimit
-	nil,                       // 34: isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	(*LocalIP)(nil),           // 13: isospin.feed.v1.LocalIP
+	(*FixedIP)(nil),           // 14: isospin.feed.v1.FixedIP
+	(*AddressPair)(nil),       // 15: isospin.feed.v1.AddressPair
+	(*ExtraDHCPOption)(nil),   // 16: isospin.feed.v1.ExtraDHCPOption
+	(*Network)(nil),           // 17: isospin.feed.v1.Network
+	(*Segment)(nil),           // 18: isospin.feed.v1.Segment
+	(*Subnet)(nil),            // 19: isospin.feed.v1.Subnet
+	(*HostRoute)(nil),         // 20: isospin.feed.v1.HostRoute
+	(*Forwarding)(nil),        // 21: isospin.feed.v1.Forwarding
+	(*ForwardingEntry)(nil),   // 22: isospin.feed.v1.ForwardingEntry
+	(*ForwardingDelta)(nil),   // 23: isospin.feed.v1.ForwardingDelta
+	(*SecurityGroup)(nil),     // 24: isospin.feed.v1.SecurityGroup
+	(*SecurityGroupRule)(nil), // 25: isospin.feed.v1.SecurityGroupRule
+	(*AddressSet)(nil),        // 26: isospin.feed.v1.AddressSet
+	(*AddressSetDelta)(nil),   // 27: isospin.feed.v1.AddressSetDelta
+	(*Router)(nil),            // 28: isospin.feed.v1.Router
+	(*PortForwarding)(nil),    // 29: isospin.feed.v1.PortForwarding
+	(*ConntrackHelper)(nil),   // 30: isospin.feed.v1.ConntrackHelper
+	(*NDPProxy)(nil),          // 31: isospin.feed.v1.NDPProxy
+	(*MeteringLabel)(nil),     // 32: isospin.feed.v1.MeteringLabel
+	(*MeteringRule)(nil),      // 33: isospin.feed.v1.MeteringRule
+	(*RouterInterface)(nil),   // 34: isospin.feed.v1.RouterInterface
+	(*RouterGateway)(nil),     // 35: isospin.feed.v1.RouterGateway
+	(*FloatingIP)(nil),        // 36: isospin.feed.v1.FloatingIP
+	(*Trunk)(nil),             // 37: isospin.feed.v1.Trunk
+	(*SubPort)(nil),           // 38: isospin.feed.v1.SubPort
+	(*Log)(nil),               // 39: isospin.feed.v1.Log
+	(*QoSPolicy)(nil),         // 40: isospin.feed.v1.QoSPolicy
+	(*BandwidthLimit)(nil),    // 41: isospin.feed.v1.BandwidthLimit
+	(*PacketRateLimit)(nil),   // 42: isospin.feed.v1.PacketRateLimit
+	nil,                       // 43: isospin.feed.v1.ServerMessage.AdminStateUpEntry
 }
 var file_api_feed_feed_proto_depIdxs = []int32{
 	3,  // 0: isospin.feed.v1.AgentMessage.hello:type_name -> isospin.feed.v1.Hello
@@ -3076,42 +4069,52 @@ var file_api_feed_feed_proto_depIdxs = []int32{
 	1,  // 9: isospin.feed.v1.Applied.state:type_name -> isospin.feed.v1.State
 	11, // 10: isospin.feed.v1.ServerMessage.upserts:type_name -> isospin.feed.v1.Object
 	10, // 11: isospin.feed.v1.ServerMessage.deletes:type_name -> isospin.feed.v1.ObjectKey
-	22, // 12: isospin.feed.v1.ServerMessage.forwarding_deltas:type_name -> isospin.feed.v1.ForwardingDelta
-	26, // 13: isospin.feed.v1.ServerMessage.address_set_deltas:type_name -> isospin.feed.v1.AddressSetDelta
-	34, // 14: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	23, // 12: isospin.feed.v1.ServerMessage.forwarding_deltas:type_name -> isospin.feed.v1.ForwardingDelta
+	27, // 13: isospin.feed.v1.ServerMessage.address_set_deltas:type_name -> isospin.feed.v1.AddressSetDelta
+	43, // 14: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
 	0,  // 15: isospin.feed.v1.ObjectKey.kind:type_name -> isospin.feed.v1.Kind
 	12, // 16: isospin.feed.v1.Object.port:type_name -> isospin.feed.v1.Port
-	16, // 17: isospin.feed.v1.Object.network:type_name -> isospin.feed.v1.Network
-	20, // 18: isospin.feed.v1.Object.forwarding:type_name -> isospin.feed.v1.Forwarding
-	23, // 19: isospin.feed.v1.Object.security_group:type_name -> isospin.feed.v1.SecurityGroup
-	25, // 20: isospin.feed.v1.Object.address_set:type_name -> isospin.feed.v1.AddressSet
-	27, // 21: isospin.feed.v1.Object.router:type_name -> isospin.feed.v1.Router
-	31, // 22: isospin.feed.v1.Object.qos_policy:type_name -> isospin.feed.v1.QoSPolicy
-	13, // 23: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
-	14, // 24: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
-	15, // 25: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
-	17, // 26: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
-	18, // 27: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
-	12, // 28: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
-	19, // 29: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
-	21, // 30: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
-	21, // 31: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
-	24, // 32: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
-	28, // 33: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
-	29, // 34: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
-	19, // 35: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
-	30, // 36: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
-	18, // 37: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
-	18, // 38: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
-	32, // 39: isospin.feed.v1.QoSPolicy.bandwidth_limits:type_name -> isospin.feed.v1.BandwidthLimit
-	33, // 40: isospin.feed.v1.QoSPolicy.packet_rate_limits:type_name -> isospin.feed.v1.PacketRateLimit
-	2,  // 41: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
-	9,  // 42: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
-	42, // [42:43] is the sub-list for method output_type
-	41, // [41:42] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	17, // 17: isospin.feed.v1.Object.network:type_name -> isospin.feed.v1.Network
+	21, // 18: isospin.feed.v1.Object.forwarding:type_name -> isospin.feed.v1.Forwarding
+	24, // 19: isospin.feed.v1.Object.security_group:type_name -> isospin.feed.v1.SecurityGroup
+	26, // 20: isospin.feed.v1.Object.address_set:type_name -> isospin.feed.v1.AddressSet
+	28, // 21: isospin.feed.v1.Object.router:type_name -> isospin.feed.v1.Router
+	40, // 22: isospin.feed.v1.Object.qos_policy:type_name -> isospin.feed.v1.QoSPolicy
+	37, // 23: isospin.feed.v1.Object.trunk:type_name -> isospin.feed.v1.Trunk
+	39, // 24: isospin.feed.v1.Object.log:type_name -> isospin.feed.v1.Log
+	14, // 25: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
+	15, // 26: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
+	16, // 27: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
+	13, // 28: isospin.feed.v1.Port.local_ips:type_name -> isospin.feed.v1.LocalIP
+	18, // 29: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
+	19, // 30: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
+	12, // 31: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
+	20, // 32: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
+	22, // 33: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
+	22, // 34: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
+	25, // 35: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
+	34, // 36: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
+	35, // 37: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
+	20, // 38: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
+	36, // 39: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
+	29, // 40: isospin.feed.v1.Router.port_forwardings:type_name -> isospin.feed.v1.PortForwarding
+	30, // 41: isospin.feed.v1.Router.conntrack_helpers:type_name -> isospin.feed.v1.ConntrackHelper
+	31, // 42: isospin.feed.v1.Router.ndp_proxies:type_name -> isospin.feed.v1.NDPProxy
+	32, // 43: isospin.feed.v1.Router.metering_labels:type_name -> isospin.feed.v1.MeteringLabel
+	35, // 44: isospin.feed.v1.Router.further_gateways:type_name -> isospin.feed.v1.RouterGateway
+	33, // 45: isospin.feed.v1.MeteringLabel.rules:type_name -> isospin.feed.v1.MeteringRule
+	19, // 46: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
+	19, // 47: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
+	38, // 48: isospin.feed.v1.Trunk.sub_ports:type_name -> isospin.feed.v1.SubPort
+	41, // 49: isospin.feed.v1.QoSPolicy.bandwidth_limits:type_name -> isospin.feed.v1.BandwidthLimit
+	42, // 50: isospin.feed.v1.QoSPolicy.packet_rate_limits:type_name -> isospin.feed.v1.PacketRateLimit
+	2,  // 51: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
+	9,  // 52: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
+	52, // [52:53] is the sub-list for method output_type
+	51, // [51:52] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_api_feed_feed_proto_init() }
@@ -3132,15 +4135,17 @@ func file_api_feed_feed_proto_init() {
 		(*Object_AddressSet)(nil),
 		(*Object_Router)(nil),
 		(*Object_QosPolicy)(nil),
+		(*Object_Trunk)(nil),
+		(*Object_Log)(nil),
 	}
-	file_api_feed_feed_proto_msgTypes[29].OneofWrappers = []any{}
+	file_api_feed_feed_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_feed_feed_proto_rawDesc), len(file_api_feed_feed_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
