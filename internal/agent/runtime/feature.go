@@ -48,6 +48,7 @@ type State struct {
 	AddressSets    map[string]*AddressSet
 	Routers        map[string]*feed.Router
 	QoSPolicies    map[string]*feed.QoSPolicy
+	Trunks         map[string]*feed.Trunk
 	// AdminStateUp by agent type; absent is true.
 	AdminStateUp map[string]bool
 }
@@ -76,6 +77,7 @@ type Changes struct {
 	AddressSets    map[string]AddressSetChange
 	Routers        map[string]struct{}
 	QoSPolicies    map[string]struct{}
+	Trunks         map[string]struct{}
 }
 
 // ForwardingChange is what changed in one ForwardingTable: port ids, deleted

@@ -52,6 +52,7 @@ type objects struct {
 	addressSets    table[*AddressSet]
 	routers        table[*feed.Router]
 	qosPolicies    table[*feed.QoSPolicy]
+	trunks         table[*feed.Trunk]
 	adminStateUp   map[string]bool // replaced, never changed
 
 	versions map[objectKey]uint64
@@ -76,6 +77,7 @@ func (o *objects) state() *State {
 			AddressSets:    o.addressSets.share(),
 			Routers:        o.routers.share(),
 			QoSPolicies:    o.qosPolicies.share(),
+			Trunks:         o.trunks.share(),
 			AdminStateUp:   o.adminStateUp,
 		}
 	}
@@ -162,6 +164,8 @@ func (o *objects) upsert(object *feed.Object) (objectKey, error) {
 		o.routers.own()[key.id] = body.Router
 	case *feed.Object_QosPolicy:
 		o.qosPolicies.own()[key.id] = body.QosPolicy
+	case *feed.Object_Trunk:
+		o.trunks.own()[key.id] = body.Trunk
 	case *feed.Object_Forwarding:
 		t := &ForwardingTable{NetworkID: key.id, Entries: make(map[string]*feed.ForwardingEntry, len(body.Forwarding.Entries))}
 		for _, entry := range body.Forwarding.Entries {
@@ -198,6 +202,8 @@ func (o *objects) delete(key objectKey) bool {
 		delete(o.routers.own(), key.id)
 	case feed.Kind_KIND_QOS_POLICY:
 		delete(o.qosPolicies.own(), key.id)
+	case feed.Kind_KIND_TRUNK:
+		delete(o.trunks.own(), key.id)
 	case feed.Kind_KIND_FORWARDING:
 		delete(o.forwarding.own(), key.id)
 	case feed.Kind_KIND_ADDRESS_SET:
@@ -303,6 +309,9 @@ func messages(state *State, versions map[objectKey]uint64, perMessage int) []*fe
 	for id, v := range state.QoSPolicies {
 		object(feed.Kind_KIND_QOS_POLICY, id).Body = &feed.Object_QosPolicy{QosPolicy: v}
 	}
+	for id, v := range state.Trunks {
+		object(feed.Kind_KIND_TRUNK, id).Body = &feed.Object_Trunk{Trunk: v}
+	}
 	for id, v := range state.Forwarding {
 		object(feed.Kind_KIND_FORWARDING, id).Body = &feed.Object_Forwarding{Forwarding: &feed.Forwarding{
 			NetworkId: id, Entries: slices.Collect(maps.Values(v.Entries))}}
@@ -335,6 +344,8 @@ func keyOf(object *feed.Object) objectKey {
 		return objectKey{feed.Kind_KIND_ROUTER, body.Router.GetId()}
 	case *feed.Object_QosPolicy:
 		return objectKey{feed.Kind_KIND_QOS_POLICY, body.QosPolicy.GetId()}
+	case *feed.Object_Trunk:
+		return objectKey{feed.Kind_KIND_TRUNK, body.Trunk.GetId()}
 	}
 	return objectKey{}
 }

@@ -57,7 +57,7 @@ func (w *world) step(t *rapid.T) *feed.ServerMessage {
 	msg := new(feed.ServerMessage)
 	for range rapid.IntRange(0, 4).Draw(t, "changes") {
 		id := fmt.Sprintf("id%d", rapid.IntRange(0, 3).Draw(t, "id"))
-		kind := feed.Kind(rapid.IntRange(1, 7).Draw(t, "kind"))
+		kind := feed.Kind(rapid.IntRange(1, 8).Draw(t, "kind"))
 		key := objectKey{kind, id}
 		w.version++
 		_, there := w.current[key]
@@ -94,6 +94,8 @@ func (w *world) step(t *rapid.T) *feed.ServerMessage {
 		case feed.Kind_KIND_QOS_POLICY:
 			limits := []*feed.BandwidthLimit{{Direction: "egress", MaxKbps: int64(w.version)}}
 			w.objects[key] = &feed.Object{Version: w.version, Body: &feed.Object_QosPolicy{QosPolicy: &feed.QoSPolicy{Id: id, BandwidthLimits: limits}}}
+		case feed.Kind_KIND_TRUNK:
+			w.objects[key] = &feed.Object{Version: w.version, Body: &feed.Object_Trunk{Trunk: &feed.Trunk{Id: id, PortId: name}}}
 		case feed.Kind_KIND_FORWARDING:
 			entry := &feed.ForwardingEntry{PortId: fmt.Sprintf("p%d", rapid.IntRange(0, 5).Draw(t, "port")), MacAddress: name}
 			gone := fmt.Sprintf("p%d", rapid.IntRange(6, 9).Draw(t, "gone"))
@@ -195,6 +197,7 @@ func unnamed(from, to *State, c *Changes) (missing []string) {
 	check(&missing, "security group", from.SecurityGroups, to.SecurityGroups, c.SecurityGroups)
 	check(&missing, "router", from.Routers, to.Routers, c.Routers)
 	check(&missing, "QoS policy", from.QoSPolicies, to.QoSPolicies, c.QoSPolicies)
+	check(&missing, "trunk", from.Trunks, to.Trunks, c.Trunks)
 	for id := range either(from.Forwarding, to.Forwarding) {
 		a, b, change := from.Forwarding[id], to.Forwarding[id], c.Forwarding[id]
 		if change.Whole {

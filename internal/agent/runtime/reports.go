@@ -120,6 +120,8 @@ func (s *State) has(key objectKey) bool {
 		_, ok = s.Routers[key.id]
 	case feed.Kind_KIND_QOS_POLICY:
 		_, ok = s.QoSPolicies[key.id]
+	case feed.Kind_KIND_TRUNK:
+		_, ok = s.Trunks[key.id]
 	case feed.Kind_KIND_FORWARDING:
 		_, ok = s.Forwarding[key.id]
 	case feed.Kind_KIND_ADDRESS_SET:

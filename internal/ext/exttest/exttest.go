@@ -290,6 +290,8 @@ func keyOf(o *message.Object) feed.Key {
 		return feed.Key{Kind: message.Kind_KIND_ROUTER, ID: b.Router.Id}
 	case *message.Object_QosPolicy:
 		return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: b.QosPolicy.Id}
+	case *message.Object_Trunk:
+		return feed.Key{Kind: message.Kind_KIND_TRUNK, ID: b.Trunk.Id}
 	}
 	return feed.Key{}
 }

@@ -45,6 +45,7 @@ func (f *feature) Apply(_ context.Context, want *runtime.State, changes runtime.
 				report(feed.Kind_KIND_PORT, p.Id, p.Revision, p.AdminStateUp)
 			}
 		})
+		each(changes.All, changes.Trunks, want.Trunks, func(t *feed.Trunk) { report(feed.Kind_KIND_TRUNK, t.Id, t.Revision, true) })
 	case dhcpAgent:
 		each(changes.All, changes.Ports, want.Ports, func(p *feed.Port) { report(feed.Kind_KIND_PORT, p.Id, p.Revision, true) })
 	case l3Agent:
