@@ -100,6 +100,11 @@ func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *net
 	}
 	p.Generation-- // store counts it
 	p.BindingGeneration = p.Generation + 1
+	for _, hook := range s.AfterBind {
+		if err := hook(ctx, tx, p); err != nil {
+			return err
+		}
+	}
 	if p.Bound() {
 		return s.ensureDHCP(ctx, tx, p.NetworkID)
 	}

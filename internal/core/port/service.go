@@ -52,6 +52,8 @@ type Service struct {
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, p *Port) error
 	// BeforeClientDelete hooks refuse what clients may not delete directly.
 	BeforeClientDelete []func(ctx context.Context, tx *store.Tx, p *Port) error
+	// AfterBind hooks follow a stored port to another host, or off its host; they run before it is stored again.
+	AfterBind []func(ctx context.Context, tx *store.Tx, p *Port) error
 	// AfterStatus hooks follow changes of a port's status.
 	AfterStatus []func(ctx context.Context, tx *store.Tx, p *Port) error
 }
@@ -532,6 +534,9 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, p *Port) error {
 	}
 	return nil
 }
+
+// Renew saves a port of which its host must be told anew: as a new generation.
+func (s *Service) Renew(ctx context.Context, tx *store.Tx, p *Port) error { return s.store(ctx, tx, p) }
 
 // SetDevice changes whom a port belongs to and where it is; empty host leaves the binding.
 func (s *Service) SetDevice(ctx context.Context, tx *store.Tx, p *Port, deviceID, owner string) error {
