@@ -1008,9 +1008,10 @@ type Port struct {
 	SecurityGroupIds    []string           `protobuf:"bytes,11,rep,name=security_group_ids,json=securityGroupIds,proto3" json:"security_group_ids,omitempty"`
 	AllowedAddressPairs []*AddressPair     `protobuf:"bytes,12,rep,name=allowed_address_pairs,json=allowedAddressPairs,proto3" json:"allowed_address_pairs,omitempty"`
 	ExtraDhcpOpts       []*ExtraDHCPOption `protobuf:"bytes,13,rep,name=extra_dhcp_opts,json=extraDhcpOpts,proto3" json:"extra_dhcp_opts,omitempty"`
-	DnsName             string             `protobuf:"bytes,14,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
-	Revision            int64              `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
-	VnicType            string             `protobuf:"bytes,16,opt,name=vnic_type,json=vnicType,proto3" json:"vnic_type,omitempty"`
+	// Whole when it ends with a dot, else relative to the domain of the cloud. Empty: host-<address>.
+	DnsName  string `protobuf:"bytes,14,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	Revision int64  `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`
+	VnicType string `protobuf:"bytes,16,opt,name=vnic_type,json=vnicType,proto3" json:"vnic_type,omitempty"`
 	// Id of a QoSPolicy object. Empty: that of the network, but for service ports ("network:..."), which then have none.
 	QosPolicyId string `protobuf:"bytes,17,opt,name=qos_policy_id,json=qosPolicyId,proto3" json:"qos_policy_id,omitempty"`
 	// Local IPs that guests of this host reach this port under.
@@ -1893,10 +1894,12 @@ type ForwardingEntry struct {
 	MacAddress  string                 `protobuf:"bytes,2,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
 	IpAddresses []string               `protobuf:"bytes,3,rep,name=ip_addresses,json=ipAddresses,proto3" json:"ip_addresses,omitempty"`
 	// Tunnel endpoint of the port's host; empty on networks that are not tunnelled, or when the port is not bound.
-	TunnelIp      string `protobuf:"bytes,4,opt,name=tunnel_ip,json=tunnelIp,proto3" json:"tunnel_ip,omitempty"`
-	DeviceId      string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	DeviceOwner   string `protobuf:"bytes,6,opt,name=device_owner,json=deviceOwner,proto3" json:"device_owner,omitempty"`
-	ProjectId     string `protobuf:"bytes,7,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	TunnelIp    string `protobuf:"bytes,4,opt,name=tunnel_ip,json=tunnelIp,proto3" json:"tunnel_ip,omitempty"`
+	DeviceId    string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	DeviceOwner string `protobuf:"bytes,6,opt,name=device_owner,json=deviceOwner,proto3" json:"device_owner,omitempty"`
+	ProjectId   string `protobuf:"bytes,7,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// As of Port.
+	DnsName       string `protobuf:"bytes,8,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1976,6 +1979,13 @@ func (x *ForwardingEntry) GetDeviceOwner() string {
 func (x *ForwardingEntry) GetProjectId() string {
 	if x != nil {
 		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ForwardingEntry) GetDnsName() string {
+	if x != nil {
+		return x.DnsName
 	}
 	return ""
 }
@@ -3811,7 +3821,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"Forwarding\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12:\n" +
-	"\aentries\x18\x02 \x03(\v2 .isospin.feed.v1.ForwardingEntryR\aentries\"\xea\x01\n" +
+	"\aentries\x18\x02 \x03(\v2 .isospin.feed.v1.ForwardingEntryR\aentries\"\x85\x02\n" +
 	"\x0fForwardingEntry\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1f\n" +
 	"\vmac_address\x18\x02 \x01(\tR\n" +
@@ -3821,7 +3831,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\tdevice_id\x18\x05 \x01(\tR\bdeviceId\x12!\n" +
 	"\fdevice_owner\x18\x06 \x01(\tR\vdeviceOwner\x12\x1d\n" +
 	"\n" +
-	"project_id\x18\a \x01(\tR\tprojectId\"\xae\x01\n" +
+	"project_id\x18\a \x01(\tR\tprojectId\x12\x19\n" +
+	"\bdns_name\x18\b \x01(\tR\adnsName\"\xae\x01\n" +
 	"\x0fForwardingDelta\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x18\n" +
