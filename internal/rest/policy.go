@@ -87,5 +87,13 @@ func (c *call) enforce(action string, target *Target) error {
 		}
 		return seen
 	}
+	// The older path admits that an object is there only to its own project,
+	// though others may see it when it is shared.
+	if target.Resource.Older && target.Body != nil {
+		o, fetched := see.Object(c.ctx)
+		if based, ok := o.(resource.Based); fetched == nil && ok && based.Base().ProjectID != c.who.ProjectID {
+			return notFound()
+		}
+	}
 	return err
 }

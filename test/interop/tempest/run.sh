@@ -181,6 +181,15 @@ password = $service_password
 project_domain_name = Default
 user_domain_name = Default
 service_token_roles_required = true
+[oslo_policy]
+policy_file = $dir/policy.yaml
+END
+# Tests of 2022 presuppose these; the defaults have become stricter since.
+cat >"$dir/policy.yaml" <<'END'
+"create_policy:tags": "rule:admin_or_owner"
+"update_policy:tags": "rule:admin_or_owner"
+"delete_policy:tags": "rule:admin_or_owner"
+"get_policy_dscp_marking_rule": "rule:regular_user"
 END
 cat >"$dir/ml2_conf.ini" <<'END'
 [ml2]
