@@ -85,7 +85,6 @@ func init() {
 		{"ovs", "ssl_key_file", absent},
 		{"ovs", "trunk_enabled", absent},
 		{"ovs_driver", "vnic_type_prohibit_list", absent},
-		{"service_providers", "service_provider", absent},
 		{"sriov_driver", "vnic_type_prohibit_list", absent},
 		{"DEFAULT", "transport_url", broker},
 		{"DEFAULT", "control_exchange", broker},

@@ -41,6 +41,10 @@ type Core struct {
 	Subnets  *subnet.Service
 	Ports    *port.Service
 	Agents   *agent.Service
+	// Providers are filled while extensions are installed.
+	Providers *ServiceProviders
+	// Flavors is set by the extension that has them.
+	Flavors Flavors
 
 	sealers []func()
 }
@@ -52,7 +56,7 @@ func Schemas() []store.Schema {
 
 // New wires the core's resources and registers them.
 func New(o Options) *Core {
-	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes()}
+	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes(), Providers: &ServiceProviders{}}
 	c.Agents = agent.New(agent.Options{Store: o.Store, DownTime: time.Duration(config.AgentDownTime.Of(o.Config)) * time.Second})
 	c.Networks = network.New(network.Options{
 		Store: o.Store, Drivers: o.Segments, Quota: c.Quotas,

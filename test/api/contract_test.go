@@ -41,6 +41,7 @@ type collection struct {
 
 // absent are collections of loaded extensions that are not served.
 var absent = map[string]string{
+	"next_providers":                "served by a route: it has no policy action",
 	"minimum_bandwidth_rules":       "guaranteed bandwidth needs allocations in Placement",
 	"alias_minimum_bandwidth_rules": "guaranteed bandwidth needs allocations in Placement",
 }
@@ -51,6 +52,9 @@ func (f *fact) collections() map[string]collection {
 	for name, c := range f.SubResources {
 		if all == nil {
 			all = map[string]collection{}
+		}
+		if _, taken := all[name]; taken {
+			name = c.URL // service_profiles of flavors have other attributes than service_profiles
 		}
 		all[name] = c
 	}

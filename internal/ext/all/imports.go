@@ -7,6 +7,7 @@ import (
 	_ "isospin/internal/ext/addressscope"
 	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/dhcpscheduler"
+	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/qos"
 	_ "isospin/internal/ext/rbac"
