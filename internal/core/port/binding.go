@@ -45,19 +45,31 @@ type Binding struct {
 
 // bind fills in the port's binding for its host.
 func (s *Service) bind(tx *store.Tx, p *Port, parent *network.Network) error {
+	p.begin()
+	p.SegmentID, p.VIFType, p.VIFDetails = "", VIFUnbound, json.RawMessage("{}")
+	if p.HostID == "" {
+		return nil
+	}
+	var err error
+	p.SegmentID, p.VIFType, p.VIFDetails, err = s.attempt(tx, p, parent)
+	return err
+}
+
+// begin says that nothing is known of how the port's host serves a new binding.
+func (p *Port) begin() {
 	p.BindingGeneration = p.Generation
-	p.L2Ready, p.DHCPReady, p.SegmentID = false, false, ""
-	p.VIFDetails = json.RawMessage("{}")
+	p.L2Ready, p.DHCPReady = false, false
 	if p.Status != StatusNone {
 		p.Status = StatusDown
 	}
-	if p.HostID == "" {
-		p.VIFType = VIFUnbound
-		return nil
-	}
+}
+
+// attempt asks the mechanisms, in their order, to bind the port to its host:
+// the segment, VIF type and details of the first that can, or VIFBindingFailed.
+func (s *Service) attempt(tx *store.Tx, p *Port, parent *network.Network) (segmentID, vifType string, details json.RawMessage, err error) {
 	agents, err := s.options.Agents.OnHost(tx, p.HostID)
 	if err != nil {
-		return err
+		return "", "", nil, err
 	}
 	r := BindRequest{Port: p, Host: p.HostID, VNICType: p.VNICType, Segments: parent.Segments, Agents: agents, Alive: s.options.Agents.IsAlive}
 	for _, m := range s.options.Mechanisms {
@@ -66,15 +78,14 @@ func (s *Service) bind(tx *store.Tx, p *Port, parent *network.Network) error {
 				b.VIFDetails = map[string]any{}
 			}
 			b.VIFDetails["bound_drivers"] = map[string]string{"0": m.Name()}
-			p.SegmentID, p.VIFType = b.SegmentID, b.VIFType
-			if p.VIFDetails, err = json.Marshal(b.VIFDetails); err != nil {
-				return fmt.Errorf("vif_details of port %s: %w", p.ID, err)
+			raw, err := json.Marshal(b.VIFDetails)
+			if err != nil {
+				return "", "", nil, fmt.Errorf("vif_details of port %s: %w", p.ID, err)
 			}
-			return nil
+			return b.SegmentID, b.VIFType, raw, nil
 		}
 	}
-	p.VIFType = VIFBindingFailed
-	return nil
+	return "", VIFBindingFailed, json.RawMessage("{}"), nil
 }
 
 // Reaches tells whether a plain port of the network could be bound to the host now.
@@ -92,7 +103,8 @@ func (s *Service) Reaches(tx *store.Tx, host string, parent *network.Network) (b
 	return false, nil
 }
 
-// rebind is bind for a port that is stored: as a new generation.
+// rebind is bind for a port that is stored: as a new generation. An inactive
+// binding to the same host is superseded.
 func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *network.Network) error {
 	p.Generation++
 	if err := s.bind(tx, p, parent); err != nil {
@@ -100,8 +112,8 @@ func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *net
 	}
 	p.Generation-- // store counts it
 	p.BindingGeneration = p.Generation + 1
-	for _, hook := range s.AfterBind {
-		if err := hook(ctx, tx, p); err != nil {
+	if p.HostID != "" {
+		if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, p.HostID); err != nil {
 			return err
 		}
 	}
@@ -273,7 +285,7 @@ func (s *Service) placeDHCP(ctx context.Context, tx *store.Tx, networkID string,
 			return err
 		}
 		present = p
-		present.VIFType, present.Status = "distributed", StatusActive
+		present.VIFType, present.Status, present.IPAllocation = "distributed", StatusActive, AllocationImmediate
 	}
 	had := present.FixedIPs
 	present.FixedIPs = nil

@@ -60,6 +60,10 @@ type Port struct {
 	Profile    json.RawMessage `json:"binding:profile" db:"profile,json"`
 	// SegmentID is the segment that the binding uses; empty when unbound.
 	SegmentID string `json:"segment_id" db:"segment_id"`
+	// IPAllocation is AllocationImmediate, AllocationDeferred or AllocationNone.
+	IPAllocation string `json:"ip_allocation" db:"ip_allocation"`
+	// segment that the next binding must use; empty: any.
+	segment string
 
 	// Generation counts changes of what the host must know; BindingGeneration
 	// is its value when the present binding was made. Reports of hosts about
@@ -147,6 +151,8 @@ var Schema = store.Schema{Module: "core/port", Steps: [][]string{{
 		port_id VARCHAR(36) NOT NULL REFERENCES port (id) ON DELETE CASCADE, security_group_id VARCHAR(36) NOT NULL,
 		PRIMARY KEY (port_id, security_group_id))`,
 	`CREATE INDEX port_security_group_group ON port_security_group (security_group_id)`,
+}, {
+	`ALTER TABLE port ADD COLUMN ip_allocation VARCHAR(16) NOT NULL DEFAULT 'immediate'`,
 }}}
 
 const (

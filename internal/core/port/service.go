@@ -77,6 +77,13 @@ func New(o Options) *Service {
 	s.Collection = collection.New[Port](collection.Options[Port]{
 		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
 		Create: s.create, Update: s.update, Delete: s.clientDelete,
+		Present: func(_ context.Context, rows []*Port) {
+			for _, p := range rows {
+				if p.VIFType == vifNone {
+					p.VIFType = VIFUnbound
+				}
+			}
+		},
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
 			return "t.project_id = ? OR EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND n.project_id = ?)", []any{who, who}
@@ -280,7 +287,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 		return err
 	}
 	p.Status, p.VIFType, p.VIFDetails = StatusDown, VIFUnbound, json.RawMessage("{}")
-	p.FixedIPs, p.Generation = nil, 1
+	p.FixedIPs, p.Generation, p.IPAllocation = nil, 1, AllocationImmediate
 	if p.DeviceOwner == OwnerFloatingIP {
 		p.Status = StatusNone
 	}
@@ -306,6 +313,15 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 		if err := hook(ctx, tx, p, body); err != nil {
 			return err
 		}
+	}
+	subnets, deferred, err := s.eligible(tx, p, parent, subnets, body)
+	if err != nil {
+		return err
+	}
+	if list, listed := body.Values["fixed_ips"].([]any); deferred {
+		p.IPAllocation = AllocationDeferred
+	} else if listed && len(list) == 0 {
+		p.IPAllocation = AllocationNone
 	}
 	if p.HostID != "" {
 		if err := s.bind(tx, p, parent); err != nil {
@@ -491,6 +507,9 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Port, bod
 		if err := hook(ctx, tx, old, want, body); err != nil {
 			return err
 		}
+	}
+	if err := s.follow(tx, old, want, parent, body); err != nil {
+		return err
 	}
 	if body.Has("fixed_ips") || want.MACAddress != old.MACAddress {
 		subnets, err := s.options.Subnets.OfNetwork(tx, want.NetworkID)
