@@ -5,12 +5,14 @@
 package core
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	"isospin/internal/config"
 	"isospin/internal/core/agent"
 	"isospin/internal/core/collection"
+	"isospin/internal/core/l3"
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/core/quota"
@@ -41,10 +43,14 @@ type Core struct {
 	Subnets  *subnet.Service
 	Ports    *port.Service
 	Agents   *agent.Service
+	// L3 is where families around routers meet.
+	L3 *l3.Service
 	// Providers are filled while extensions are installed.
 	Providers *ServiceProviders
 	// Flavors is set by the extension that has them.
 	Flavors Flavors
+	// Background is what runs as long as the server does, until its context ends.
+	Background []func(ctx context.Context)
 
 	sealers []func()
 }
@@ -56,7 +62,7 @@ func Schemas() []store.Schema {
 
 // New wires the core's resources and registers them.
 func New(o Options) *Core {
-	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes(), Providers: &ServiceProviders{}}
+	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes(), L3: l3.New(), Providers: &ServiceProviders{}}
 	c.Agents = agent.New(agent.Options{Store: o.Store, DownTime: time.Duration(config.AgentDownTime.Of(o.Config)) * time.Second})
 	c.Networks = network.New(network.Options{
 		Store: o.Store, Drivers: o.Segments, Quota: c.Quotas,
@@ -126,6 +132,14 @@ func extensions() []resource.Extension {
 		e("empty-string-filtering", "Empty String Filtering Extension", "Allow filtering by attributes with empty string value", "2018-05-01T10:00:00-00:00"),
 		e("ip-substring-filtering", "IP address substring filtering", "Provides IP address substring filtering when listing ports", "2017-11-28T09:00:00-00:00"),
 		e("port-mac-address-regenerate", "Neutron Port MAC address regenerate", "Network port MAC address regenerate", "2018-05-03T10:00:00-00:00"),
+		e("aap-reject-multicast", "Allowed address pairs reject multicast extension", "Multicast addresses, CIDRs and MAC addresses are refused in allowed address pairs", "2026-04-01T00:00:00-00:00", "allowed-address-pairs"),
+		e("agent-resources-synced", "Agent's Resource View Synced to Placement", "Stores success/failure of last sync to Placement", "2018-12-19T00:00:00-00:00", "agent"),
+		e("port-security-groups-filtering", "Port filtering on security groups", "Provides security groups filtering when listing ports", "2018-01-09T09:00:00-00:00"),
+		e("quota-check-limit-default", "Quota engine limit check by default", "By default, the resource usage is checked before a quota limit is applied, unless 'force' is given", "2024-08-21T16:00:00-00:00", "quota-check-limit"),
+		e("sort-key-validation", "Sort keys validation", "Sort keys that resources do not declare are refused", "2018-07-04T10:00:00-00:00", "sorting"),
+		e("subnet-external-network", "Subnet belongs to an external network", "Informs if the subnet belongs to an external network", "2024-02-05T18:00:00-00:00", "external-net"),
+		e("subnet-service-types", "Subnet service types", "Provides ability to set the subnet service_types field", "2016-03-15T18:00:00-00:00"),
+		e("tag-creation", "Tag creation extension", "Adds tags to an object beside those that it has", "2024-23-07T10:00:00-00:00"),
 		e("tag-ports-during-bulk-creation", "Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation", "2019-12-29T19:00:00-00:00"),
 	}
 }
