@@ -15,6 +15,8 @@ type Route struct {
 	Action string
 	// OwnFree: a caller whose project is the parameter project_id needs no policy.
 	OwnFree bool // optional
+	// NoneIsCaller: "None" as the parameter project_id is the caller's project.
+	NoneIsCaller bool // optional
 	// Open: everybody with a token may call it, or the service decides.
 	Open bool // optional
 	// Status of success; 0 is 200. With 204 there is no body.

@@ -291,6 +291,9 @@ func (e *edge) addRoute(r resource.Route) {
 		for i, name := range c.names {
 			in.Params[name] = c.params[i]
 		}
+		if r.NoneIsCaller && in.Params["project_id"] == "None" {
+			in.Params["project_id"] = c.who.ProjectID
+		}
 		switch r.Method {
 		case http.MethodPost, http.MethodPut:
 			in.Body, _, err = c.document(true)

@@ -5,6 +5,7 @@ package all
 
 import (
 	_ "isospin/internal/ext/addressscope"
+	_ "isospin/internal/ext/autoallocate"
 	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/dhcpscheduler"
 	_ "isospin/internal/ext/flavor"
