@@ -40,7 +40,8 @@ type Attribute struct {
 	Convert     string
 	ConvertList string
 	Validate    Rules
-	// Type is the JSON type for documents: string, bool, int, object, list<object>, with "|null" where null is a value.
+	// Type is the JSON type for documents: string, bool, int, timestamp, object,
+	// list<string>, list<object>; several with | between, as in "string|null".
 	Type string
 }
 

@@ -74,6 +74,7 @@ func New(o Options) http.Handler {
 		o.Metrics.MustRegister(e.duration)
 	}
 	e.addDiscovery()
+	e.addDocument()
 	for _, r := range o.Registry.Resources() {
 		e.addResource(r)
 	}

@@ -124,8 +124,8 @@ const (
 )
 
 func newResource() *resource.Resource {
-	length := func(name string) resource.Attribute {
-		return resource.Attribute{Name: name, Flags: post | put | visible | filter | sortKey, Default: resource.Unspecified, Convert: "convert_to_int", Validate: resource.Rules{"type:non_negative": nil}, Type: "int"}
+	length := func(name, kind string) resource.Attribute {
+		return resource.Attribute{Name: name, Flags: post | put | visible | filter | sortKey, Default: resource.Unspecified, Convert: "convert_to_int", Validate: resource.Rules{"type:non_negative": nil}, Type: kind}
 	}
 	r := &resource.Resource{
 		Name: "subnetpool", Collection: "subnetpools", Path: "subnetpools", Older: true,
@@ -137,11 +137,11 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:not_empty_name_string": nil}, Type: "string"},
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
 		resource.Attribute{Name: "prefixes", Flags: post | put | visible, Required: true, Validate: resource.Rules{"type:subnet_list": nil}, Type: "list<string>"},
-		length("default_quota"),
+		length("default_quota", "int|null"),
 		resource.Attribute{Name: "ip_version", Flags: visible | filter | sortKey, Type: "int"},
-		length("default_prefixlen"),
-		length("min_prefixlen"),
-		length("max_prefixlen"),
+		length("default_prefixlen", "int|string"),
+		length("min_prefixlen", "int|string"),
+		length("max_prefixlen", "int|string"),
 		resource.Attribute{Name: "is_default", Flags: post | put | visible | policy | enforce | filter | sortKey, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "shared", Flags: post | visible | policy | enforce | filter | sortKey, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 	)
