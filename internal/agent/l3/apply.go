@@ -60,7 +60,9 @@ func (r *router) apply(ctx context.Context, w *wanted, there []plug.Plugged) err
 		reconcile.Phase{Name: "settings", Required: true, Run: inside(func() error { return sysctl.Set(w.Settings...) })},
 		reconcile.Phase{Name: "devices that are gone", Run: func(ctx context.Context) error { return r.prune(ctx, w, there) }},
 		reconcile.Phase{Name: "devices", Run: func(ctx context.Context) error { return r.plug(ctx, w) }},
+		reconcile.Phase{Name: "choice among next hops", Run: inside(func() error { return sysctl.Set(w.Balance...) })},
 		reconcile.Phase{Name: "routes", Run: inside(func() error { return route.Set(route.Main, w.Routes) })},
+		reconcile.Phase{Name: "routes of gateways", Run: inside(func() error { return setPolicy(w) })},
 		reconcile.Phase{Name: "advertisements", Run: func(context.Context) error { return r.advertise(w) }},
 	)
 }

@@ -149,7 +149,7 @@ func (f *Feature) Function() *feed.Function {
 			c.Interfaces += len(r.Interfaces)
 			c.FloatingIPs += len(r.FloatingIps)
 			if r.Gateway != nil {
-				c.ExternalGateways++
+				c.ExternalGateways += 1 + len(r.FurtherGateways)
 			}
 		}
 	}
@@ -250,6 +250,11 @@ func (f *Feature) touched(routers map[string]*feed.Router, changes runtime.Chang
 func usesPort(r *feed.Router, ports map[string]struct{}) bool {
 	for _, i := range r.Interfaces {
 		if _, ok := ports[i.PortId]; ok {
+			return true
+		}
+	}
+	for _, g := range r.FurtherGateways {
+		if _, ok := ports[g.PortId]; ok {
 			return true
 		}
 	}

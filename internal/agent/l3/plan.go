@@ -14,6 +14,7 @@ import (
 	"isospin/internal/agent/plug"
 	"isospin/internal/kernel/nft"
 	"isospin/internal/kernel/route"
+	"isospin/internal/kernel/rule"
 	"isospin/internal/kernel/sysctl"
 )
 
@@ -22,20 +23,25 @@ const NamespacePrefix = "qrouter-"
 
 // wanted is what one router is to look like on this host.
 type wanted struct {
-	ID             string
-	Namespace      string
-	Settings       []sysctl.Setting
-	Rules          nft.Objects
-	NAT            translation
-	Devices        []plug.Device // the gateway last
-	Routes         []route.Route
+	ID        string
+	Namespace string
+	Settings  []sysctl.Setting
+	Rules     nft.Objects
+	NAT       translation
+	Devices   []plug.Device // the gateways last
+	Routes    []route.Route
+	// Policy and Tables are of routers with several gateways.
+	Policy         []rule.Rule
+	Tables         map[int][]route.Route
+	Balance        []sysctl.Setting
 	Advertisements map[string]radv.Advertisement // by device
 }
 
 // translation is what the rules translate, for telling which tracked flows
 // still have a reason.
 type translation struct {
-	Gateway  netip.Addr // IPv4 address of the gateway; invalid: none
+	Gateway  netip.Addr   // IPv4 address of the gateway; invalid: none
+	Further  []netip.Addr // those of further gateways
 	SNAT     bool
 	ToFixed  map[netip.Addr]netip.Addr // floating to fixed
 	ToPublic map[netip.Addr]netip.Addr // fixed to floating
@@ -86,29 +92,43 @@ func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
 	}
 	slices.SortFunc(ports, func(a, b *port) int { return strings.Compare(a.device.Name, b.device.Name) })
 
-	var gateway *port
-	gatewayName := ""
+	var gateways []*outside
 	w.NAT = translation{ToFixed: map[netip.Addr]netip.Addr{}, ToPublic: map[netip.Addr]netip.Addr{}}
-	if g := r.Gateway; g != nil {
-		if gateway = add("qg-", g.PortId, g.MacAddress, g.Mtu, g.Addresses, g.Subnets); gateway != nil {
-			gatewayName = gateway.device.Name
-			for _, a := range gateway.addresses {
-				if a.Addr().Is4() {
-					w.NAT.Gateway, w.NAT.SNAT = a.Addr(), g.EnableSnat
-					break
-				}
-			}
-			if err := planGateway(w, gateway, g); err != nil {
-				fail("gateway port "+g.PortId, err)
+	var outward []*feed.RouterGateway
+	if r.Gateway != nil {
+		outward = append([]*feed.RouterGateway{r.Gateway}, r.FurtherGateways...)
+	}
+	if len(outward) > maxGateways {
+		fail("gateways", fmt.Errorf("%d are more than %d", len(outward), maxGateways))
+		outward = outward[:maxGateways]
+	}
+	for _, g := range outward {
+		p := add("qg-", g.PortId, g.MacAddress, g.Mtu, g.Addresses, g.Subnets)
+		if p == nil {
+			continue
+		}
+		o, err := newOutside(p, g)
+		if err != nil {
+			fail("gateway port "+g.PortId, err)
+		}
+		if gateways = append(gateways, o); o.Address.IsValid() {
+			w.NAT.SNAT = g.EnableSnat
+			if !w.NAT.Gateway.IsValid() {
+				w.NAT.Gateway = o.Address
+			} else {
+				w.NAT.Further = append(w.NAT.Further, o.Address)
 			}
 		}
 	}
-	if err := planFloatingIPs(w, gateway, r.FloatingIps); err != nil {
+	planDefaults(w, gateways, r.EnableDefaultRouteEcmp)
+	if err := planFloatingIPs(w, gateways, r.FloatingIps); err != nil {
 		failed = append(failed, err)
 	}
+	planGateways(w, gateways)
 	if err := planRoutes(w, ports, r.Routes); err != nil {
 		failed = append(failed, err)
 	}
+	planBalance(w)
 
 	v6 := false
 	for _, p := range ports {
@@ -116,14 +136,14 @@ func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
 		p.device.Addresses = append([]netip.Prefix{}, p.addresses...)
 		v6 = v6 || slices.ContainsFunc(p.addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 		w.Devices = append(w.Devices, p.device)
-		if p != gateway && !p.device.AdminDown {
+		if !p.device.AdminDown && !slices.ContainsFunc(gateways, func(o *outside) bool { return o.port == p }) {
 			if a, ok := planAdvertisement(p); ok {
 				w.Advertisements[p.device.Name] = a
 			}
 		}
 	}
 	w.Settings = planSettings(v6)
-	w.Rules = rules(gatewayName, w.NAT)
+	w.Rules = rules(gateways, w.NAT)
 	return w, errors.Join(failed...)
 }
 
@@ -175,33 +195,7 @@ func planSettings(v6 bool) []sysctl.Setting {
 	return s
 }
 
-// planGateway adds the default routes.
-func planGateway(w *wanted, p *port, g *feed.RouterGateway) error {
-	var failed []error
-	router6 := false
-	for _, s := range g.GatewayIps {
-		a, err := netip.ParseAddr(s)
-		if err != nil || a.Zone() != "" {
-			failed = append(failed, fmt.Errorf("gateway address %q is not valid", s))
-			continue
-		}
-		a = a.Unmap()
-		hop := route.NextHop{Gateway: a, Device: p.device.Name, OnLink: !p.holds(a) && !a.IsLinkLocalUnicast()}
-		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if a.Is6() {
-			all, router6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0), true
-		}
-		if !p.device.AdminDown {
-			w.Routes = append(w.Routes, route.Route{Destination: all, NextHops: []route.NextHop{hop}})
-		}
-	}
-	// With IPv6 outside and no router named, it is learnt.
-	p.device.AcceptAdvertisements = !router6 &&
-		slices.ContainsFunc(p.addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
-	return errors.Join(failed...)
-}
-
-func planFloatingIPs(w *wanted, gateway *port, list []*feed.FloatingIP) error {
+func planFloatingIPs(w *wanted, gateways []*outside, list []*feed.FloatingIP) error {
 	var failed []error
 	// Sorted, so that of two for one fixed address always the same is its source.
 	list = slices.Clone(list)
@@ -215,7 +209,7 @@ func planFloatingIPs(w *wanted, gateway *port, list []*feed.FloatingIP) error {
 		switch {
 		case err != nil || err2 != nil || !public.Is4() || !fixed.Is4():
 			err = fmt.Errorf("%q to %q is not valid", f.FloatingIpAddress, f.FixedIpAddress)
-		case gateway == nil:
+		case len(gateways) == 0:
 			err = errors.New("the router has no gateway")
 		case w.NAT.ToFixed[public].IsValid():
 			err = fmt.Errorf("%s is there twice", public)
@@ -225,11 +219,16 @@ func planFloatingIPs(w *wanted, gateway *port, list []*feed.FloatingIP) error {
 			continue
 		}
 		w.NAT.ToFixed[public] = fixed
+		on := gateways[0]
+		if i := slices.IndexFunc(gateways, func(o *outside) bool { return o.serves(public) }); i > 0 {
+			on = gateways[i]
+		}
 		if _, taken := w.NAT.ToPublic[fixed]; !taken {
 			w.NAT.ToPublic[fixed] = public
+			on.Fixed = append(on.Fixed, fixed)
 		}
-		if own := netip.PrefixFrom(public, 32); !slices.ContainsFunc(gateway.addresses, func(a netip.Prefix) bool { return a.Addr() == public }) {
-			gateway.addresses = append(gateway.addresses, own)
+		if own := netip.PrefixFrom(public, 32); !slices.ContainsFunc(on.port.addresses, func(a netip.Prefix) bool { return a.Addr() == public }) {
+			on.port.addresses = append(on.port.addresses, own)
 		}
 	}
 	return errors.Join(failed...)

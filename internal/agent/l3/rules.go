@@ -18,7 +18,7 @@ const metadataPort = "9697"
 
 // rules is the router's nftables table. Translation is decided by the first
 // packet of a flow; connection tracking does the rest.
-func rules(gateway string, t translation) nft.Objects {
+func rules(gateways []*outside, t translation) nft.Objects {
 	ptr := knftables.PtrTo[knftables.BaseChainType]
 	hook := knftables.PtrTo[knftables.BaseChainHook]
 	priority := knftables.PtrTo[knftables.BaseChainPriority]
@@ -33,7 +33,6 @@ func rules(gateway string, t translation) nft.Objects {
 	rule := func(chain string, parts ...any) {
 		o = append(o, &knftables.Rule{Chain: chain, Rule: knftables.Concat(parts...)})
 	}
-	quoted := `"` + gateway + `"`
 
 	rule("prerouting", `iifname "qr-*" ip daddr`, metadataAddress.String(), "tcp dport 80 redirect to :"+metadataPort)
 	rule("prerouting", "dnat ip to ip daddr map @fip_dnat")
@@ -43,9 +42,11 @@ func rules(gateway string, t translation) nft.Objects {
 	rule("input", `iifname "qr-*" ct status dnat tcp dport`, metadataPort, "accept")
 	rule("input", `iifname != "lo" tcp dport`, metadataPort, "reject with tcp reset")
 
-	if gateway == "" {
+	if len(gateways) == 0 {
 		return o
 	}
+	o = append(o, gatewayRules(gateways)...)
+	quoted := anyOf(gateways)
 	if t.SNAT || len(t.ToFixed) > 0 {
 		// A packet of no known flow is not translated and would leave with an
 		// internal address. Between internal networks it may pass: tenants' routes
@@ -57,10 +58,12 @@ func rules(gateway string, t translation) nft.Objects {
 	// Hairpin: who reaches a floating IP from inside is shown to the other side
 	// as coming from outside, so that answers pass here too.
 	rule("postrouting", "iifname !=", quoted, "ct status dnat snat ip to ip saddr map @fip_snat")
-	if t.Gateway.IsValid() {
-		if t.SNAT {
-			rule("postrouting", "oifname", quoted, "meta nfproto ipv4 snat ip to", t.Gateway.String(), "fully-random")
+	for _, g := range gateways {
+		if t.SNAT && g.Address.IsValid() {
+			rule("postrouting", "oifname", `"`+g.Device+`"`, "meta nfproto ipv4 snat ip to", g.Address.String(), "fully-random")
 		}
+	}
+	if t.Gateway.IsValid() {
 		rule("postrouting", "iifname !=", quoted, "meta nfproto ipv4 ct status dnat snat ip to", t.Gateway.String(), "fully-random")
 	}
 	elements := func(name string, m map[netip.Addr]netip.Addr) {
@@ -87,5 +90,6 @@ func (t translation) unjustified(f conntrack.Flow) bool {
 	if t.ToFixed[f.ReplyTo] == f.Source && f.Source.IsValid() {
 		return false
 	}
-	return !(t.Gateway.IsValid() && f.ReplyTo == t.Gateway && (t.SNAT || f.DestinationTranslated()))
+	own := t.Gateway.IsValid() && f.ReplyTo == t.Gateway || slices.Contains(t.Further, f.ReplyTo)
+	return !(own && (t.SNAT || f.DestinationTranslated()))
 }
