@@ -80,6 +80,8 @@ type Feature struct {
 	needed   map[tunnel]struct{}
 	reported map[string]portStatus
 	devices  int
+	// trunks is what became of each at the last Apply; reportedTrunks what was told of them.
+	trunks, reportedTrunks map[string]portStatus
 	// restarted is set when a bridge has lost its flows.
 	restarted atomic.Bool
 
@@ -199,7 +201,7 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 	f.bridges = map[string]*openflow.Bridge{}
 	f.physical = map[string]*openflow.Set{}
 	f.vlans = nil
-	f.reported = map[string]portStatus{}
+	f.reported, f.reportedTrunks = map[string]portStatus{}, map[string]portStatus{}
 	if err := f.connect(); err != nil {
 		f.log.Warn("Open vSwitch is not there yet", "error", err)
 	}
@@ -269,6 +271,9 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		f.restarted.Store(true) // what is known of the flows may be wrong
 		return nil, err
 	}
+	if err := f.wireTrunks(ctx, want); err != nil {
+		return nil, err
+	}
 	attached := f.attached()
 	facts.ports = map[string]int{}
 	for id, i := range attached {
@@ -335,7 +340,7 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 	if err := f.removeTunnels(ctx); err != nil {
 		f.log.Warn("unused tunnel ports stay", "error", err)
 	}
-	return f.results(want, changes), nil
+	return append(f.results(want, changes), f.trunkResults(want, changes)...), nil
 }
 
 // prepare makes our bridges and patch ports be there, and gathers what they

@@ -88,6 +88,9 @@ func (r Row) UUIDs(column string) []UUID { return atoms[UUID](r[column]) }
 // Strings returns the strings in a column.
 func (r Row) Strings(column string) []string { return atoms[string](r[column]) }
 
+// Ints returns the integers in a column.
+func (r Row) Ints(column string) []int64 { return atoms[int64](r[column]) }
+
 // StringMap returns a map column of strings. The result is the caller's.
 func (r Row) StringMap(column string) map[string]string {
 	m, _ := r[column].(Map)

@@ -50,6 +50,7 @@ type Port struct {
 	ExternalIDs     map[string]string // optional: of the interface, merged: iface-id, attached-mac, iface-status, ...
 	OtherConfig     map[string]string // optional: of the port, merged
 	Tag             int               // optional: access VLAN of the port, 1 to 4094; 0 leaves it as it is
+	Trunks          []int             // optional: VLANs of a port without Tag, 0 being frames without a tag; nil leaves it as it is, which is all VLANs of a new port
 	MTURequest      int               // optional: of the interface; 0 leaves it as it is
 	PortExternalIDs map[string]string // optional: of the port, merged
 }
@@ -67,6 +68,7 @@ type Interface struct {
 	MACInUse    string
 	// Of the port.
 	Tag         int
+	Trunks      []int
 	OtherConfig map[string]string
 }
 
@@ -108,7 +110,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		Tables: map[string][]string{
 			"Open_vSwitch": {"bridges", "cur_cfg", "external_ids", "other_config", "datapath_types", "iface_types", "ovs_version"},
 			"Bridge":       {"name", "ports", "datapath_type", "fail_mode", "protocols", "external_ids", "other_config"},
-			"Port":         {"name", "interfaces", "tag", "external_ids", "other_config"},
+			"Port":         {"name", "interfaces", "tag", "trunks", "external_ids", "other_config"},
 			"Interface":    {"name", "type", "options", "external_ids", "ofport", "error", "mac_in_use", "mtu_request"},
 		},
 	})
@@ -164,7 +166,7 @@ func (c *Client) Interfaces() []Interface {
 						OFPort: int(ofport), Type: row.String("type"),
 						ExternalIDs: row.StringMap("external_ids"), Options: row.StringMap("options"),
 						Error: row.String("error"), MACInUse: row.String("mac_in_use"),
-						Tag: int(tag), OtherConfig: port.StringMap("other_config"),
+						Tag: int(tag), Trunks: integers(port, "trunks"), OtherConfig: port.StringMap("other_config"),
 					})
 				}
 			}

@@ -130,6 +130,9 @@ func ensurePorts(t ovsdb.Tables, bridge string, ports []Port) ([]ovsdb.Operation
 			if p.Tag != 0 {
 				row["tag"] = p.Tag
 			}
+			if p.Trunks != nil {
+				row["trunks"] = integerSet(p.Trunks)
+			}
 			operations = append(operations, ovsdb.Insert("Interface", string(ifaceName), iface), ovsdb.Insert("Port", string(portName), row))
 			added = append(added, portName)
 			continue
@@ -140,6 +143,9 @@ func ensurePorts(t ovsdb.Tables, bridge string, ports []Port) ([]ovsdb.Operation
 		set := ovsdb.Row{}
 		if tag, _ := port.Int("tag"); p.Tag != 0 && int(tag) != p.Tag {
 			set["tag"] = p.Tag
+		}
+		if p.Trunks != nil && !slices.Equal(integers(port, "trunks"), p.Trunks) {
+			set["trunks"] = integerSet(p.Trunks)
 		}
 		operations = append(operations, change("Port", portID, set, merge(port, "other_config", p.OtherConfig), merge(port, "external_ids", p.PortExternalIDs))...)
 		ids := port.UUIDs("interfaces")
@@ -361,6 +367,22 @@ func change(table string, id ovsdb.UUID, set ovsdb.Row, mutations ...[]ovsdb.Mut
 		operations = append(operations, ovsdb.Mutate(table, all, ovsdb.Is(id)))
 	}
 	return operations
+}
+
+func integerSet(values []int) ovsdb.Set {
+	s := ovsdb.Set{}
+	for _, v := range values {
+		s = append(s, v)
+	}
+	return s
+}
+
+func integers(row ovsdb.Row, column string) []int {
+	var out []int
+	for _, n := range row.Ints(column) {
+		out = append(out, int(n))
+	}
+	return out
 }
 
 func stringSet(values []string) ovsdb.Set {
