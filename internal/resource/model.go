@@ -169,7 +169,7 @@ type member struct {
 	index []int
 	slot  bool
 	omit  bool
-	// absent is what is shown of a slot that was never set: null, or nothing.
+	// absent is what is shown of a slot that was never set: the default, null, or nothing.
 	absent []byte
 }
 
@@ -192,9 +192,14 @@ func (m *Model) NewEncoder(r *Resource) *Encoder {
 			}
 		} else if m.slots != nil {
 			slot := add(a.Name, nil, true)
-			// Objects that are older than the extension have none.
-			if a.Default == nil && strings.HasSuffix(a.Type, "|null") {
+			// Objects that are older than the extension have none, and those of which nobody has said anything.
+			switch {
+			case (a.Default == nil || a.Default == Unspecified) && strings.HasSuffix(a.Type, "|null"):
 				slot.absent = []byte("null")
+			case a.Default != nil && a.Default != Unspecified:
+				if raw, err := json.Marshal(a.Default); err == nil {
+					slot.absent = raw
+				}
 			}
 		}
 	}

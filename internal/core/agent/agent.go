@@ -41,6 +41,8 @@ type Agent struct {
 
 	// What follows is only shown.
 	Alive bool `json:"alive"`
+	// ResourcesSynced tells whether Placement knows of the agent's resources; nil: it reports none there.
+	ResourcesSynced *bool `json:"resources_synced"`
 }
 
 // Configuration is what the server itself reads of an agent's configurations.
@@ -122,6 +124,8 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "heartbeat_timestamp", Flags: visible | sortKey, Type: "timestamp"},
 		resource.Attribute{Name: "alive", Flags: visible | filter | sortKey, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "configurations", Flags: visible, Type: "object"},
+		// agent-resources-synced
+		resource.Attribute{Name: "resources_synced", Flags: visible, Default: resource.Unspecified, Type: "bool|null"},
 		resource.Attribute{Name: "description", Flags: put | visible | filter | sortKey, Validate: resource.Rules{"type:string_or_none": 255}, Type: "string|null"},
 	)
 	return r

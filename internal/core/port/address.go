@@ -28,6 +28,10 @@ type wish struct {
 // of each family, and its own address on each auto-address subnet. had are
 // the addresses before an update.
 func (s *Service) plan(tx *store.Tx, p *Port, parent *network.Network, subnets []*subnet.Subnet, body *resource.Body, had []FixedIP) ([]wish, error) {
+	subnets, err := serving(p, subnets, had)
+	if err != nil {
+		return nil, err
+	}
 	var wishes []wish
 	covered := map[string]bool{}
 	list, listed := body.Values["fixed_ips"].([]any)
@@ -70,6 +74,28 @@ func (s *Service) plan(tx *store.Tx, p *Port, parent *network.Network, subnets [
 		wishes = append(wishes, wish{among: []*subnet.Subnet{n}, address: a})
 	}
 	return wishes, nil
+}
+
+// serving are the subnets that are for ports of that device owner, those with
+// service types first, and those on which the port has addresses already.
+func serving(p *Port, subnets []*subnet.Subnet, had []FixedIP) ([]*subnet.Subnet, error) {
+	if p.DeviceOwner == OwnerDHCP { // DHCP is served on all
+		return subnets, nil
+	}
+	var typed, others []*subnet.Subnet
+	for _, n := range subnets {
+		switch {
+		case !n.For(p.DeviceOwner) && !slices.ContainsFunc(had, func(f FixedIP) bool { return f.SubnetID == n.ID }):
+		case len(n.ServiceTypes) > 0:
+			typed = append(typed, n)
+		default:
+			others = append(others, n)
+		}
+	}
+	if len(typed)+len(others) == 0 && len(subnets) > 0 {
+		return nil, fault.New(fault.Conflict, "IpAddressGenerationFailureNoMatchingSubnet", "No valid service subnet for the given device owner, network %s, service type %s.", p.NetworkID, p.DeviceOwner)
+	}
+	return append(typed, others...), nil
 }
 
 func (s *Service) wishFor(p *Port, members map[string]any, subnets []*subnet.Subnet, had []FixedIP, before []wish) (wish, error) {
@@ -228,6 +254,9 @@ func (s *Service) addAutoAddresses(ctx context.Context, tx *store.Tx, n *subnet.
 		}
 		for _, p := range ports {
 			if routerOwner(p.DeviceOwner) {
+				continue
+			}
+			if p.DeviceOwner != OwnerDHCP && !n.For(p.DeviceOwner) {
 				continue
 			}
 			a, err := ipam.EUI64(n.CIDR, p.MACAddress)

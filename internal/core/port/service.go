@@ -207,6 +207,9 @@ func macCondition(values []any) (string, []any) {
 	return store.In("t.mac_address", normal)
 }
 
+// RandomMAC is an address of [DEFAULT] base_mac; whether it is free on a network is decided by who takes it.
+func (s *Service) RandomMAC() string { return s.randomMAC() }
+
 func (s *Service) randomMAC() string {
 	var m [6]byte
 	base, err := net.ParseMAC(s.options.BaseMAC)

@@ -247,19 +247,18 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 		return nil, fault.BadRequest("Unable to find 'quota' in request body")
 	}
 	limits := map[string]int{}
-	check := false
+	force := false
 	var unknown []string
 	for name, v := range wanted {
 		switch name {
-		case "check_limit":
-			// As Neutron has it without quota-check-limit-default: unless asked, usage may be above the limit.
+		case "force": // the limit may be below what is used already
 			wants, err := value.Convert("convert_to_boolean", v)
 			if err != nil {
 				return nil, err
 			}
-			check = wants == true
+			force = wants == true
 			continue
-		case "force", "tenant_id", "project_id":
+		case "check_limit", "tenant_id", "project_id": // usage is checked, asked for or not
 			continue
 		}
 		if _, ok := s.limited[name]; !ok {
@@ -282,7 +281,7 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 	}
 	err := s.store.Tx(ctx, func(tx *store.Tx) error {
 		for name, limit := range limits {
-			if check && limit >= 0 {
+			if !force && limit >= 0 {
 				used, err := s.count(tx, s.limited[name], project, 0)
 				if err != nil {
 					return err

@@ -46,24 +46,51 @@ type Service struct {
 func New(o Options) *Service {
 	s := &Service{options: o}
 	table := store.NewTable[Subnet]("subnet", store.TableOptions[Subnet]{
-		Kind:       "subnet",
-		Children:   []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet")},
-		Conditions: map[string]func([]any) (string, []any){"shared": rbac.SharedCondition("network", "t.network_id")},
+		Kind:     "subnet",
+		Children: []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet"), fillExternal},
+		Conditions: map[string]func([]any) (string, []any){
+			"shared": rbac.SharedCondition("network", "t.network_id"),
+			"router:external": func(values []any) (string, []any) {
+				in, args := store.In("n.external", values)
+				return "EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND " + in + ")", args
+			},
+		},
 	})
 	s.Collection = collection.New[Subnet](collection.Options[Subnet]{
 		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
 		Create: s.create, Update: s.update, Delete: s.delete,
-		// Subnets of external networks are not shown to all who may use these:
-		// that is the extension subnet-external-network.
+		// Subnets of external networks are shown to all who may use these.
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
 			return `t.project_id = ? OR EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND n.project_id = ?)
-				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND r.action = 'access_as_shared' AND r.target_project IN ('*', ?))`, []any{who, who, who}
+				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND r.target_project IN ('*', ?))`, []any{who, who, who}
 		},
 	})
 	o.Networks.BeforeDelete = append(o.Networks.BeforeDelete, s.deleteOfNetwork)
 	o.Networks.BeforeUpdate = append(o.Networks.BeforeUpdate, s.checkNetworkMTU)
 	return s
+}
+
+// fillExternal fills in whether the subnets' networks are external.
+func fillExternal(tx *store.Tx, rows []*Subnet) error {
+	ids, of := make([]string, 0, len(rows)), map[string][]*Subnet{}
+	for _, n := range rows {
+		if of[n.NetworkID] == nil {
+			ids = append(ids, n.NetworkID)
+		}
+		of[n.NetworkID] = append(of[n.NetworkID], n)
+	}
+	return store.Child(tx, "SELECT id, external FROM network WHERE %s", "id", ids, func(scan func(...any) error) error {
+		var id string
+		var external bool
+		if err := scan(&id, &external); err != nil {
+			return err
+		}
+		for _, n := range of[id] {
+			n.External = external
+		}
+		return nil
+	})
 }
 
 // OfNetwork returns a network's subnets, oldest first.
@@ -80,7 +107,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Subnet, body *res
 	if err != nil {
 		return err
 	}
-	n.ID = resource.NewID()
+	n.ID, n.External = resource.NewID(), parent.External
 	if n.CIDR.IsValid() && body.Has("prefixlen") {
 		return bad("cidr and prefixlen must not be supplied together")
 	}

@@ -6,6 +6,7 @@ package subnet
 
 import (
 	"net/netip"
+	"slices"
 
 	"isospin/internal/core/ipam"
 	"isospin/internal/resource"
@@ -27,6 +28,12 @@ type Subnet struct {
 	AllocationPools []ipam.Pool  `json:"allocation_pools" db:"allocation_pools,json"`
 	DNSNameservers  []string     `json:"dns_nameservers" db:"dns_nameservers,json"`
 	HostRoutes      []Route      `json:"host_routes" db:"host_routes,json"`
+	// ServiceTypes are the device owners of the ports that get addresses of the
+	// subnet on their own account; none: all that no other subnet is for.
+	ServiceTypes []string `json:"service_types" db:"service_types,json"`
+
+	// External: of an external network.
+	External bool `json:"router:external"`
 
 	Slots resource.Slots `json:"slots,omitempty" db:"slots,json"`
 }
@@ -35,6 +42,11 @@ type Subnet struct {
 type Route struct {
 	Destination string `json:"destination"`
 	NextHop     string `json:"nexthop"`
+}
+
+// For tells whether ports of that device owner get addresses of the subnet.
+func (s *Subnet) For(deviceOwner string) bool {
+	return len(s.ServiceTypes) == 0 || slices.Contains(s.ServiceTypes, deviceOwner)
 }
 
 // AutoAddress tells whether ports make their own address in the subnet
@@ -61,6 +73,8 @@ var Schema = store.Schema{Module: "core/subnet", Steps: [][]string{{
 }, {
 	// What is allocated from a pool is read from the index alone.
 	`CREATE INDEX subnet_subnetpool ON subnet (subnetpool_id, cidr, project_id)`,
+}, {
+	`ALTER TABLE subnet ADD COLUMN service_types TEXT`,
 }}}
 
 const (
@@ -94,6 +108,10 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | resource.RequiredByPolicy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
 		// Never shown, but lists are filtered by it: that of the network.
 		resource.Attribute{Name: "shared", Flags: resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
+		// subnet-external-network
+		resource.Attribute{Name: "router:external", Flags: visible | resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
+		// subnet-service-types
+		resource.Attribute{Name: "service_types", Flags: post | put | visible, Default: resource.Unspecified, Validate: resource.Rules{"type:list_of_subnet_service_types": nil}, Type: "list<string>"},
 		resource.Attribute{Name: "enable_dhcp", Flags: post | put | visible | filter | sortKey, Default: true, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "ipv6_ra_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},
 		resource.Attribute{Name: "ipv6_address_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},

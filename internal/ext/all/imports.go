@@ -10,6 +10,8 @@ import (
 	_ "isospin/internal/ext/dhcpscheduler"
 	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/networkipavailability"
+	_ "isospin/internal/ext/portattribute"
+	_ "isospin/internal/ext/portbinding"
 	_ "isospin/internal/ext/qos"
 	_ "isospin/internal/ext/rbac"
 	_ "isospin/internal/ext/router"
