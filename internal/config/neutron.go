@@ -29,7 +29,6 @@ func init() {
 		{"DEFAULT", "enable_isolated_metadata", metadata},
 		{"DEFAULT", "enable_new_agents", absent},
 		{"DEFAULT", "enable_traditional_dhcp", dhcp},
-		{"DEFAULT", "external_dns_driver", absent},
 		{"DEFAULT", "external_ingress_mark", absent},
 		{"DEFAULT", "filter_validation", absent},
 		{"DEFAULT", "force_metadata", metadata},

@@ -227,7 +227,7 @@ func (p *coreProjection) markEntry(networkID, portID string, mark Marker) {
 func (p *coreProjection) setEntry(o *port.Port, mark Marker) {
 	m := &feed.ForwardingEntry{
 		PortId: o.ID, MacAddress: o.MACAddress, TunnelIp: p.endpoints[o.HostID],
-		DeviceId: o.DeviceID, DeviceOwner: o.DeviceOwner, ProjectId: o.ProjectID,
+		DeviceId: o.DeviceID, DeviceOwner: o.DeviceOwner, ProjectId: o.ProjectID, DnsName: o.HostName(),
 	}
 	for _, f := range o.FixedIPs {
 		m.IpAddresses = append(m.IpAddresses, f.IPAddress.String())
@@ -329,7 +329,7 @@ func PortMessage(o *port.Port) *feed.Port {
 	for _, d := range o.ExtraDHCPOpts {
 		m.ExtraDhcpOpts = append(m.ExtraDhcpOpts, &feed.ExtraDHCPOption{Name: d.OptName, Value: d.OptValue, IpVersion: int32(d.IPVersion)})
 	}
-	m.DnsName = textOf(o.Slots, "dns_name")
+	m.DnsName = o.HostName()
 	m.QosPolicyId = textOf(o.Slots, "qos_policy_id")
 	return m
 }

@@ -7,6 +7,7 @@ package identity
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/google/uuid"
@@ -17,8 +18,11 @@ type Context struct {
 	// ProjectID is the project of the token; empty with a token of a domain, of
 	// the system, or of nothing.
 	ProjectID string
-	UserID    string
-	Roles     []string
+	// ProjectName and UserName are as Keystone knows them; empty: unknown.
+	ProjectName string
+	UserID      string
+	UserName    string
+	Roles       []string
 	// Admin: may see and change everything.
 	Admin bool
 	// Global: may see what is of other projects; a service of the cloud, mostly.
@@ -76,8 +80,13 @@ func Memo(ctx context.Context) *sync.Map {
 // System returns a context for work that no client asked for (agents' reports,
 // clean-up): an administrator without a project.
 func System(ctx context.Context) context.Context {
-	return With(ctx, &Context{Admin: true, RequestID: NewRequestID()})
+	return With(ctx, &Context{Admin: true, RequestID: systemPrefix + uuid.NewString()})
 }
+
+const systemPrefix = "system-"
+
+// Asked tells whether a request id is of a client's request.
+func Asked(requestID string) bool { return requestID != "" && !strings.HasPrefix(requestID, systemPrefix) }
 
 // NewRequestID returns a request id as X-Openstack-Request-Id carries it.
 func NewRequestID() string { return "req-" + uuid.NewString() }

@@ -45,7 +45,7 @@ func (r *Resource) PrepareCreate(item map[string]any, caller Caller) (*Body, err
 		} else {
 			v = a.Default
 		}
-		v, err := a.check(v, given)
+		v, err := a.check(r.checker(), v, given)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +73,7 @@ func (r *Resource) PrepareUpdate(item map[string]any, caller Caller) (*Body, err
 		if !given {
 			continue
 		}
-		v, err := a.check(v, true)
+		v, err := a.check(r.checker(), v, true)
 		if err != nil {
 			return nil, err
 		}
@@ -83,10 +83,18 @@ func (r *Resource) PrepareUpdate(item map[string]any, caller Caller) (*Body, err
 	return body, nil
 }
 
-func (a *Attribute) check(v any, given bool) (any, error) {
+// checker has the configuration that checks of the resource depend on.
+func (r *Resource) checker() *value.Checker {
+	if r.Checker == nil {
+		return &value.Checker{}
+	}
+	return r.Checker
+}
+
+func (a *Attribute) check(c *value.Checker, v any, given bool) (any, error) {
 	var err error
 	if a.Convert != "" {
-		if v, err = value.Convert(a.Convert, v); err != nil {
+		if v, err = c.Convert(a.Convert, v); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +102,7 @@ func (a *Attribute) check(v any, given bool) (any, error) {
 		return v, nil
 	}
 	for name, args := range a.Validate {
-		reason, err := value.Validate(name, args, v)
+		reason, err := c.Validate(name, args, v)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"isospin/internal/resource/value"
 )
 
 // Resource is one collection of the API and what serves it.
@@ -45,6 +47,10 @@ type Resource struct {
 	NotFound string
 	// NotFoundText has one %s for the id.
 	NotFoundText string
+
+	// Checker converts and validates attributes where that depends on
+	// configuration; nil is Neutron's defaults.
+	Checker *value.Checker // optional
 
 	Service Service
 	Actions []Action

@@ -29,7 +29,7 @@ func newNames(domain string, dhcpPort *feed.Port, local []*feed.Port, elsewhere 
 		if elsewhere != nil {
 			for _, e := range elsewhere.Entries {
 				for _, ip := range e.IpAddresses {
-					x.add(domain, "", ip)
+					x.add(domain, e.DnsName, ip)
 				}
 			}
 		}
@@ -51,12 +51,16 @@ func (x *nameIndex) add(domain, dnsName, ip string) {
 		return
 	}
 	main := ""
-	for _, name := range []string{strings.TrimSuffix(dnsName, "."), addressLabel(a)} {
+	for _, name := range []string{dnsName, addressLabel(a)} {
+		name, whole := strings.CutSuffix(name, ".")
 		if name == "" || !validName(name) {
 			continue
 		}
 		full := name
-		if domain != "" && name != domain && !strings.HasSuffix(name, "."+domain) {
+		switch {
+		case whole: // in whatever domain
+			name, _, _ = strings.Cut(name, ".")
+		case domain != "" && name != domain && !strings.HasSuffix(name, "."+domain):
 			full = name + "." + domain
 		}
 		if main == "" {

@@ -105,6 +105,8 @@ type FloatingIP struct {
 	// association began; reports of hosts about older ones say nothing of it.
 	RouterGeneration int64 `json:"router_generation" db:"router_generation"`
 
+	Slots resource.Slots `json:"slots,omitempty" db:"slots,json"`
+
 	PortDetails *PortDetails `json:"port_details"`
 }
 
@@ -158,6 +160,8 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 	`CREATE UNIQUE INDEX floatingip_fixed ON floatingip (port_id, fixed_ip_address, floating_network_id)`,
 }, {
 	`ALTER TABLE router ADD COLUMN availability_zone_hints VARCHAR(255) NOT NULL DEFAULT ''`,
+}, {
+	`ALTER TABLE floatingip ADD COLUMN slots TEXT NOT NULL DEFAULT '{"dns_name": "", "dns_domain": ""}'`,
 }}}
 
 const (

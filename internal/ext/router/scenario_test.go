@@ -203,7 +203,7 @@ func TestFloatingIPLife(t *testing.T) {
 	f := w.project.Create("floatingip", `{"floating_network_id": %q, "subnet_id": %q, "description": "d"}`, w.external, w.public)
 	holder := w.admin.List("port", "device_owner", "network:floatingip")[0]
 	names := []string{f.ID(), "FLOATING", f.Text("floating_ip_address"), "ADDRESS", r, "ROUTER", w.external, "EXTERNAL", w.private, "PRIVATE"}
-	equal(t, "floating IP", text(t, f, append(names, f.Text("created_at"), "THEN")...), `{"created_at":"THEN","description":"d","fixed_ip_address":null,"floating_ip_address":"ADDRESS","floating_network_id":"EXTERNAL",`+
+	equal(t, "floating IP", text(t, f, append(names, f.Text("created_at"), "THEN")...), `{"created_at":"THEN","description":"d","dns_domain":"","dns_name":"","fixed_ip_address":null,"floating_ip_address":"ADDRESS","floating_network_id":"EXTERNAL",`+
 		`"id":"FLOATING","port_details":null,"port_id":null,"project_id":"project1","revision_number":0,"router_id":null,"status":"DOWN","tags":[],"tenant_id":"project1","updated_at":"THEN"}`)
 	equal(t, "events", fmt.Sprint(w.Events(at, map[string]string{f.ID(): "FLOATING", holder.ID(): "HOLDER"})), "[create port HOLDER create floatingip FLOATING]")
 	equal(t, "holder", words(holder["device_id"] == f.ID(), holder["status"], holder["tenant_id"], holder["binding:vif_type"]), "true N/A  unbound")

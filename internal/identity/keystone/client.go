@@ -50,8 +50,8 @@ func (c Credentials) String() string { return c.Username + c.UserID }
 // GoString keeps the password out of texts.
 func (c Credentials) GoString() string { return c.String() }
 
-// request is the body of POST /v3/auth/tokens.
-func (c Credentials) request() ([]byte, error) {
+// Request is the body of POST /v3/auth/tokens.
+func (c Credentials) Request() ([]byte, error) {
 	domain := func(id, name string) map[string]any {
 		switch {
 		case id != "":
@@ -216,7 +216,7 @@ func (c *client) logIn(ctx context.Context) error {
 	if wait {
 		return errors.New("keystone: the credentials in [keystone_authtoken] were refused a moment ago")
 	}
-	request, err := c.options.Credentials.request()
+	request, err := c.options.Credentials.Request()
 	if err != nil {
 		return err
 	}

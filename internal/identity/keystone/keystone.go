@@ -205,10 +205,12 @@ type body struct {
 		Expires string `json:"expires_at"`
 		User    struct {
 			ID     string `json:"id"`
+			Name   string `json:"name"`
 			Domain named  `json:"domain"`
 		} `json:"user"`
 		Project *struct {
 			ID     string `json:"id"`
+			Name   string `json:"name"`
 			Domain named  `json:"domain"`
 		} `json:"project"`
 		Domain  *named          `json:"domain"`
@@ -241,9 +243,9 @@ func (b *body) identified() (*identified, error) {
 	if t.User.ID == "" {
 		return nil, errors.New("keystone: a token has no user")
 	}
-	i := &identified{expires: expires, who: identity.Context{UserID: t.User.ID, UserDomainID: t.User.Domain.ID}}
+	i := &identified{expires: expires, who: identity.Context{UserID: t.User.ID, UserName: t.User.Name, UserDomainID: t.User.Domain.ID}}
 	if t.Project != nil {
-		i.who.ProjectID, i.who.ProjectDomainID = t.Project.ID, t.Project.Domain.ID
+		i.who.ProjectID, i.who.ProjectName, i.who.ProjectDomainID = t.Project.ID, t.Project.Name, t.Project.Domain.ID
 	}
 	if t.Domain != nil {
 		i.who.DomainID = t.Domain.ID

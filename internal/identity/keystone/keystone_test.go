@@ -343,7 +343,7 @@ func TestCredentials(t *testing.T) {
 		{Credentials{UserID: "u", Password: "x", System: true},
 			`{"auth":{"identity":{"methods":["password"],"password":{"user":{"id":"u","password":"x"}}},"scope":{"system":{"all":true}}}}`},
 	} {
-		got, err := c.c.request()
+		got, err := c.c.Request()
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s, %v; want %s", got, err, c.want)
 		}

@@ -177,7 +177,7 @@ func (k *real) make(path, name string, members map[string]any) string {
 // token logs a user in.
 func (k *real) token(user, password, project string) string {
 	k.t.Helper()
-	raw, err := Credentials{Username: user, Password: password, ProjectName: project}.request()
+	raw, err := Credentials{Username: user, Password: password, ProjectName: project}.Request()
 	if err != nil {
 		k.t.Fatal(err)
 	}
