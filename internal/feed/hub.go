@@ -65,7 +65,13 @@ type Hub struct {
 	// reached wakes those who wait for a sequence number.
 	reached chan struct{}
 	applied map[feed.Kind]AppliedFunc
+	// complete by kind, after Render.
+	complete map[feed.Kind][]Completion
 }
+
+// Completion adds what one family knows to an object that another renders.
+// Like a Projection's methods it must not block.
+type Completion func(c *Copy, host string, o *feed.Object)
 
 // AppliedFunc takes a host's report on one object, in a transaction of the
 // whole message. It is idempotent and ignores what is late or about nothing.
@@ -73,11 +79,16 @@ type AppliedFunc func(ctx context.Context, tx *store.Tx, host string, a *feed.Ap
 
 // New returns a hub that keeps nothing yet.
 func New(o Options) *Hub {
-	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}}
+	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}, complete: map[feed.Kind][]Completion{}}
 }
 
 // Project adds a projection. All of them are added before Start.
 func (h *Hub) Project(p Projection) { h.projections = append(h.projections, p) }
+
+// Complete adds a completion of a kind of object. All of them are added before Start.
+func (h *Hub) Complete(kind feed.Kind, f Completion) {
+	h.complete[kind] = append(h.complete[kind], f)
+}
 
 // OnApplied takes hosts' reports on a kind of object; set before Start.
 func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
@@ -157,7 +168,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	defer h.mu.Unlock()
 	return h.store.View(ctx, func(tx *store.Tx) error {
 		var err error
-		if h.sequence, err = tx.LastSequence(); err != nil {
+		if h.sequence, err = tx.Settled(); err != nil {
 			return err
 		}
 		m := marker{h, map[*view]struct{}{}}
@@ -353,6 +364,9 @@ func (h *Hub) adminOf(host string) map[string]bool {
 func (h *Hub) render(host string, key Key) *feed.Object {
 	for _, p := range h.projections {
 		if o := p.Render(h.copy, host, key); o != nil {
+			for _, complete := range h.complete[key.Kind] {
+				complete(h.copy, host, o)
+			}
 			if o.Version == 0 {
 				o.Version = Hash(o)
 			}

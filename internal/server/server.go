@@ -120,8 +120,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.edge = rest.NewServer(withPage(rest.New(rest.Options{
 		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
 		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri,
-		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed},
-		Healthy: func(ctx context.Context) error { return s.Store.View(ctx, func(*store.Tx) error { return nil }) },
+		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed, store.ErrUnavailable},
+		Healthy: func(ctx context.Context) error {
+			return s.Store.View(ctx, func(tx *store.Tx) error {
+				var one int
+				return tx.Row("SELECT 1", nil, &one)
+			})
+		},
 	})), o.Logger)
 	if err := s.listen(); err != nil {
 		return nil, err
@@ -215,6 +220,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.Hub.Run(ctx) })
 	running.Go(func() { s.trim(ctx) })
+	for _, work := range s.Core.Background {
+		running.Go(func() { work(ctx) })
+	}
 	running.Go(func() {
 		if err := s.serveFeed(ctx); err != nil {
 			cancel(err)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"isospin/internal/store"
+	"isospin/internal/store/storetest"
 )
 
 var things = store.Schema{Module: "test", Steps: [][]string{{
@@ -36,7 +36,13 @@ func open(t testing.TB, connection string) *store.Store {
 	return s
 }
 
-func file(t testing.TB) string { return "sqlite:///" + filepath.Join(t.TempDir(), "db") }
+// each runs a test on a new database of each kind.
+func each(t *testing.T, test func(t *testing.T, connection string)) {
+	t.Helper()
+	for _, kind := range []string{storetest.SQLite, storetest.PostgreSQL} {
+		t.Run(kind, func(t *testing.T) { test(t, storetest.NewOf(t, kind)) })
+	}
+}
 
 func add(id string) func(tx *store.Tx) error {
 	return func(tx *store.Tx) error {
@@ -76,7 +82,7 @@ func stored(t testing.TB, s *store.Store) (ids, events []string) {
 
 // TestGroupCommit: of transactions that share a commit, each that fails undoes itself and nothing else.
 func TestGroupCommit(t *testing.T) {
-	for _, connection := range []string{file(t), "sqlite://"} {
+	each(t, func(t *testing.T, connection string) {
 		s := open(t, connection)
 		refused := errors.New("refused")
 		kinds := []struct {
@@ -155,12 +161,15 @@ func TestGroupCommit(t *testing.T) {
 		if !slices.Equal(events, want[:len(want)-1]) {
 			t.Errorf("%s: events are of %v", connection, events)
 		}
-	}
+	})
 }
 
 // TestClosing: what Tx says of a transaction is the truth, also while the store closes.
 func TestClosing(t *testing.T) {
-	connection := file(t)
+	each(t, testClosing)
+}
+
+func testClosing(t *testing.T, connection string) {
 	s := open(t, connection)
 	var mu sync.Mutex
 	var done []string
@@ -205,10 +214,12 @@ func TestClosing(t *testing.T) {
 	}
 }
 
+// killed names the database of the process that TestKilled ends.
+const killed = "ISOSPIN_TEST_STORE"
+
 // TestKilled: what was acknowledged survives the end of the process.
 func TestKilled(t *testing.T) {
-	const variable = "ISOSPIN_TEST_STORE"
-	if connection := os.Getenv(variable); connection != "" {
+	if connection := os.Getenv(killed); connection != "" {
 		s := open(t, connection)
 		for i := range 8 {
 			go func() {
@@ -223,9 +234,12 @@ func TestKilled(t *testing.T) {
 		}
 		select {}
 	}
-	connection := file(t)
+	each(t, testKilled)
+}
+
+func testKilled(t *testing.T, connection string) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-	cmd.Env = append(os.Environ(), variable+"="+connection)
+	cmd.Env = append(os.Environ(), killed+"="+connection)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -268,15 +282,24 @@ func TestInMemory(t *testing.T) {
 }
 
 // TestEmit: changes of one object in one transaction become one event.
-func TestEmit(t *testing.T) {
+func TestEmit(t *testing.T) { each(t, testEmit) }
+
+func testEmit(t *testing.T, connection string) {
 	const c, u, d = store.Created, store.Updated, store.Deleted
+	s := open(t, connection)
 	for _, test := range []struct {
 		ops  []store.Op
 		want string
 	}{
 		{[]store.Op{c}, "create"}, {[]store.Op{c, u, u}, "create"}, {[]store.Op{u, u}, "update"}, {[]store.Op{u, d}, "delete"}, {[]store.Op{c, d}, ""}, {[]store.Op{c, u, d}, ""},
 	} {
-		s := open(t, "sqlite://")
+		var before int64
+		if err := s.View(t.Context(), func(tx *store.Tx) (err error) {
+			before, err = tx.LastSequence()
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 		if err := s.Tx(t.Context(), func(tx *store.Tx) error {
 			tx.Emit(store.Event{Kind: "other", ID: "a", Op: u, Object: 1})
 			for i, op := range test.ops {
@@ -288,7 +311,7 @@ func TestEmit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := s.View(t.Context(), func(tx *store.Tx) error {
-			events, err := tx.Events(0, 10)
+			events, err := tx.Events(before, 10)
 			var have string
 			for _, e := range events {
 				if e.Kind == "thing" {
@@ -309,8 +332,9 @@ func TestEmit(t *testing.T) {
 }
 
 // TestUpgrade: a step is carried out once; a newer database is refused.
-func TestUpgrade(t *testing.T) {
-	connection := file(t)
+func TestUpgrade(t *testing.T) { each(t, testUpgrade) }
+
+func testUpgrade(t *testing.T, connection string) {
 	s := open(t, connection)
 	two := store.Schema{Module: "test", Steps: append(slices.Clone(things.Steps), []string{"ALTER TABLE thing ADD COLUMN colour VARCHAR(10)"})}
 	for range 2 {
@@ -325,13 +349,13 @@ func TestUpgrade(t *testing.T) {
 	if err := s.Upgrade(t.Context(), broken); err == nil {
 		t.Error("a broken step was taken")
 	}
-	if err := s.View(t.Context(), func(tx *store.Tx) error {
-		var n int
-		if err := tx.Row("SELECT COUNT(*) FROM sqlite_master WHERE name = 'fine'", nil, &n); err != nil || n != 0 {
-			t.Errorf("a half of the broken step stayed: %d, %v", n, err)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+	// What the step has done is undone, or gone on from.
+	broken.Steps[0][1] = "INSERT INTO fine (id) VALUES (7)"
+	if err := s.Upgrade(t.Context(), two, broken); err != nil {
+		t.Errorf("the step after it was corrected: %v", err)
+	}
+	have, err := s.Versions(t.Context(), two, store.Schema{Module: "other", Steps: [][]string{{}}})
+	if want := []store.Version{{"store", 1, 1}, {"test", 2, 2}, {"other", 0, 1}, {"broken", 1, 0}}; err != nil || !slices.Equal(have, want) {
+		t.Errorf("versions are %v, %v", have, err)
 	}
 }

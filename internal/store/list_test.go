@@ -64,9 +64,11 @@ func comparePointers[T cmp.Ordered](a, b *T) int {
 
 // TestPages: pages forward and backward are the whole list, filtered and
 // sorted, with every row once, whatever the keys, nulls and page sizes.
-func TestPages(t *testing.T) {
+func TestPages(t *testing.T) { each(t, testPages) }
+
+func testPages(t *testing.T, connection string) {
 	table := store.NewTable[row]("item", store.TableOptions[row]{Kind: "item"})
-	s := open(t, "sqlite://")
+	s := open(t, connection)
 	if err := s.Upgrade(t.Context(), things, rowSchema); err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +93,11 @@ func TestPages(t *testing.T) {
 				if err := table.Insert(tx, r); err != nil {
 					return err
 				}
+				if _, err := tx.Exec("INSERT INTO tag (kind, object_id, tag) VALUES ('other', ?, 'x') ON CONFLICT DO NOTHING", r.ID); err != nil {
+					return err
+				}
 				for _, tag := range r.tags {
-					if _, err := tx.Exec("INSERT INTO tag (kind, object_id, tag) VALUES ('item', ?, ?), ('other', ?, 'x')  ON CONFLICT DO NOTHING", r.ID, tag, r.ID); err != nil {
+					if _, err := tx.Exec("INSERT INTO tag (kind, object_id, tag) VALUES ('item', ?, ?)", r.ID, tag); err != nil {
 						return err
 					}
 				}

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Schema is the tables of one module, as numbered steps that are never
@@ -24,34 +26,102 @@ var base = Schema{Module: "store", Steps: [][]string{{
 		at BIGINT NOT NULL, data TEXT NOT NULL)`,
 }}}
 
-// Upgrade brings all modules to their newest version, in the given order, in
-// one transaction. A database that is newer than this program is refused.
+// Upgrade brings all modules to their newest version, in the given order. On a
+// database that can undo changes of tables it is one transaction; on one that
+// cannot (MariaDB) it resumes after the last statement that was carried out. A
+// database that is newer than this program is refused.
 func (s *Store) Upgrade(ctx context.Context, schemas ...Schema) error {
-	return s.Tx(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec("CREATE TABLE IF NOT EXISTS schema_version (module VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL)"); err != nil {
+	return s.backend.upgrade(ctx, schemas)
+}
+
+// Version is what a database has of a module.
+type Version struct {
+	Module string
+	// Have is the database's version, 0 when it has none of the module; Want is this program's.
+	Have, Want int
+}
+
+// Versions tells what the database has of each module, without changing
+// anything. Modules that this program does not know have Want 0.
+func (s *Store) Versions(ctx context.Context, schemas ...Schema) ([]Version, error) {
+	var list []Version
+	err := s.View(ctx, func(tx *Tx) error {
+		list = nil
+		have, err := versions(tx)
+		if err != nil {
 			return err
 		}
 		for _, schema := range append([]Schema{base}, schemas...) {
-			var have int
-			if err := tx.Row("SELECT COALESCE(MAX(version), 0) FROM schema_version WHERE module = ?", []any{schema.Module}, &have); err != nil {
-				return err
-			}
-			if have > len(schema.Steps) {
-				return fmt.Errorf("the database's %s tables are of version %d, newer than this program knows (%d): run the newer release", schema.Module, have, len(schema.Steps))
-			}
-			for i, step := range schema.Steps[have:] {
-				for _, statement := range step {
-					if _, err := tx.Exec(statement); err != nil {
-						return fmt.Errorf("upgrade of %s to version %d: %w", schema.Module, have+i+1, err)
-					}
-				}
-			}
-			if have < len(schema.Steps) {
-				if _, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", schema.Module, len(schema.Steps)); err != nil {
-					return err
-				}
-			}
+			list = append(list, Version{Module: schema.Module, Have: have[schema.Module], Want: len(schema.Steps)})
+			delete(have, schema.Module)
+		}
+		for _, module := range slices.Sorted(maps.Keys(have)) {
+			list = append(list, Version{Module: module, Have: have[module]})
 		}
 		return nil
 	})
+	return list, err
+}
+
+// versions reads schema_version; a database without that table has nothing.
+func versions(tx *Tx) (map[string]int, error) {
+	have := map[string]int{}
+	if ok, err := tx.dialect.hasTable(tx, "schema_version"); err != nil || !ok {
+		return have, err
+	}
+	err := tx.Query(func(scan func(...any) error) error {
+		var module string
+		var version int
+		err := scan(&module, &version)
+		have[module] = version
+		return err
+	}, "SELECT module, version FROM schema_version")
+	return have, err
+}
+
+const versionTable = "CREATE TABLE IF NOT EXISTS schema_version (module VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL)"
+
+// fits refuses a database that a newer release has changed.
+func fits(schema Schema, have int) error {
+	if have > len(schema.Steps) {
+		return fmt.Errorf("the database's %s tables are of version %d, newer than this program knows (%d): run the newer release", schema.Module, have, len(schema.Steps))
+	}
+	return nil
+}
+
+// upgradeAtOnce brings the schema up in the transaction that is open.
+func upgradeAtOnce(tx *Tx, schemas []Schema) error {
+	for _, statement := range tx.dialect.define(versionTable) {
+		if err := tx.exec(statement); err != nil {
+			return err
+		}
+	}
+	have, err := versions(tx)
+	if err != nil {
+		return err
+	}
+	all := append([]Schema{base}, schemas...)
+	for _, schema := range all {
+		if err := fits(schema, have[schema.Module]); err != nil {
+			return err
+		}
+	}
+	for _, schema := range all {
+		from := have[schema.Module]
+		for i, step := range schema.Steps[from:] {
+			for _, text := range step {
+				for _, statement := range tx.dialect.define(text) {
+					if err := tx.exec(statement); err != nil {
+						return fmt.Errorf("upgrade of %s to version %d: %w", schema.Module, from+i+1, err)
+					}
+				}
+			}
+		}
+		if from < len(schema.Steps) {
+			if _, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", schema.Module, len(schema.Steps)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

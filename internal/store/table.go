@@ -362,10 +362,9 @@ func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...an
 			return nil, err
 		}
 		rest.WriteString([]string{" ORDER BY ", ", "}[min(i, 1)])
-		rest.WriteString("t." + name)
-		if k.Desc != q.Reverse {
-			rest.WriteString(" DESC")
-		}
+		c := &t.columns[t.byName[name]]
+		nullable := c.kind.Kind() == reflect.Pointer || c.kind.PkgPath() == "net/netip"
+		rest.WriteString(tx.dialect.order("t."+name, nullable, k.Desc != q.Reverse))
 	}
 	if q.Limit > 0 {
 		rest.WriteString(" LIMIT ?")

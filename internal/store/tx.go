@@ -1,8 +1,6 @@
 package store
 
 import (
-	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,81 +11,30 @@ var ErrNoRow = errors.New("no row")
 
 // Tx is one transaction. It belongs to the closure it was given to.
 type Tx struct {
-	c        *connection
+	c        session
+	dialect  dialect
 	writable bool
 	events   []Event
 }
 
-// Statements run without the caller's context: interrupting one of them would
-// undo the transactions of others that share the commit.
-var background = context.Background()
-
-func (tx *Tx) prepare(query string) (*sql.Stmt, error) {
-	if st := tx.c.statements[query]; st != nil {
-		return st, nil
-	}
-	st, err := tx.c.conn.PrepareContext(background, query)
-	if err != nil {
-		return nil, fmt.Errorf("prepare %q: %w", query, err)
-	}
-	if len(tx.c.statements) > 2000 {
-		for q, old := range tx.c.statements {
-			old.Close()
-			delete(tx.c.statements, q)
-		}
-	}
-	tx.c.statements[query] = st
-	return st, nil
-}
-
 func (tx *Tx) exec(query string) error {
-	_, err := tx.Exec(query)
+	_, err := tx.c.exec(query, nil)
 	return err
 }
 
-// Exec runs a statement with ? for parameters and returns the number of rows it changed.
-func (tx *Tx) Exec(query string, args ...any) (int64, error) {
-	st, err := tx.prepare(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := st.ExecContext(background, args...)
-	if err != nil {
-		return 0, classify(err)
-	}
-	return r.RowsAffected()
-}
+// Exec runs a statement with ? for parameters and returns the number of rows
+// that it inserted, deleted, or matched to update them.
+func (tx *Tx) Exec(query string, args ...any) (int64, error) { return tx.c.exec(query, args) }
 
-// Query runs a query and calls row for each row; scan is that row's Scan.
+// Query runs a query and calls row for each row; scan is that row's Scan. row
+// must not use the transaction.
 func (tx *Tx) Query(row func(scan func(...any) error) error, query string, args ...any) error {
-	st, err := tx.prepare(query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.QueryContext(background, args...)
-	if err != nil {
-		return classify(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return tx.c.query(query, args, row)
 }
 
 // Row scans the first row of a query; ErrNoRow when there is none.
 func (tx *Tx) Row(query string, args []any, dest ...any) error {
-	st, err := tx.prepare(query)
-	if err != nil {
-		return err
-	}
-	err = st.QueryRowContext(background, args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNoRow
-	}
-	return err
+	return tx.c.first(query, args, dest)
 }
 
 // Op says what happened to an object.
@@ -138,24 +85,35 @@ func (tx *Tx) Emit(e Event) {
 	tx.events = append(tx.events, e)
 }
 
-func (tx *Tx) writeEvents() error {
-	for _, e := range tx.events {
-		if e.Object != nil {
-			var err error
-			if e.Data, err = json.Marshal(e.Object); err != nil {
-				return fmt.Errorf("event of %s %s: %w", e.Kind, e.ID, err)
-			}
+// finish writes the transaction's events, in their last form.
+func (tx *Tx) finish() error {
+	if len(tx.events) == 0 {
+		return nil
+	}
+	if len(tx.events) > maxEvents {
+		return fmt.Errorf("%d events are too many for one transaction", len(tx.events))
+	}
+	for i := range tx.events {
+		e := &tx.events[i]
+		if e.Object == nil {
+			continue
 		}
-		if _, err := tx.Exec("INSERT INTO event (kind, id, op, revision, project_id, request_id, at, data) VALUES (?,?,?,?,?,?,?,?)",
-			e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.At, string(e.Data)); err != nil {
+		var err error
+		if e.Data, err = json.Marshal(e.Object); err != nil {
 			return fmt.Errorf("event of %s %s: %w", e.Kind, e.ID, err)
 		}
 	}
-	return nil
+	return tx.dialect.writeEvents(tx, tx.events)
 }
 
 // Events returns up to limit events after a sequence number, in commit order.
+// An event is withheld for as long as another may yet come before it.
 func (tx *Tx) Events(after int64, limit int) ([]Event, error) {
+	return tx.dialect.events(tx, after, limit)
+}
+
+// eventsAfter reads events; condition further restricts them.
+func (tx *Tx) eventsAfter(after int64, limit int, condition string) ([]Event, error) {
 	var events []Event
 	err := tx.Query(func(scan func(...any) error) error {
 		var e Event
@@ -166,9 +124,14 @@ func (tx *Tx) Events(after int64, limit int) ([]Event, error) {
 		e.Op, e.Data = Op(op), json.RawMessage(data)
 		events = append(events, e)
 		return nil
-	}, "SELECT seq, kind, id, op, revision, project_id, request_id, at, data FROM event WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
+	}, "SELECT seq, kind, id, op, revision, project_id, request_id, at, data FROM event WHERE seq > ?"+condition+" ORDER BY seq LIMIT ?", after, limit)
 	return events, err
 }
+
+// Settled is the sequence number up to which no event can come any more: what
+// this transaction reads is the state after it, or newer. Reading Events after
+// it misses nothing.
+func (tx *Tx) Settled() (int64, error) { return tx.dialect.settled(tx) }
 
 // LastSequence is the newest event's sequence number, 0 when there is none.
 func (tx *Tx) LastSequence() (int64, error) {

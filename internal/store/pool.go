@@ -1,0 +1,325 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// remote is one connection to a database server.
+type remote interface {
+	session
+	// begin makes the next statement the first of a transaction. The
+	// transaction ends by commit or rollback.
+	begin(writable bool)
+	// commit writes what finish adds at the end, and ends the transaction.
+	commit() error
+	rollback() error
+	// fate tells what became of the transaction: nil, errAgain or errLost, whatever the closure made of it.
+	fate() error
+	// cost are statements and round trips since begin.
+	cost() (statements, trips int)
+	close()
+}
+
+var (
+	// errAgain: the transaction lost against another; it is to be run again.
+	errAgain = errors.New("another transaction was first")
+	// errLost: the connection is gone. Unless it was at the commit, nothing has happened.
+	errLost = errors.New("the connection to the database is lost")
+)
+
+// fateError is an error of the driver with what it means for the transaction.
+type fateError struct{ fate, cause error }
+
+func (e *fateError) Error() string   { return e.fate.Error() + ": " + e.cause.Error() }
+func (e *fateError) Unwrap() []error { return []error{e.fate, e.cause} }
+
+// pool is a database server: transactions run beside each other on connections
+// that are made when they are needed.
+type pool struct {
+	log     *slog.Logger
+	dialect dialect
+	limits  Pool
+	trace   func(Cost)
+	connect func(ctx context.Context) (remote, error)
+	// wrote is called after commits that wrote events.
+	wrote func()
+
+	// slots has one element for each connection that is in use.
+	slots chan struct{}
+	mu    sync.Mutex
+	idle  []kept
+	// ended is closed by close; users counts transactions and what runs beside them.
+	ended   chan struct{}
+	closing sync.Once
+	users   sync.WaitGroup
+
+	// turn is held by transactions that lost several times: they run alone in this process.
+	turn sync.RWMutex
+}
+
+type kept struct {
+	remote
+	made time.Time
+}
+
+func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote func()) *pool {
+	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, ended: make(chan struct{})}
+	p.slots = make(chan struct{}, p.limits.Size+p.limits.Overflow)
+	return p
+}
+
+func (p Pool) withDefaults() Pool {
+	set := func(have *int, def int) {
+		if *have == 0 {
+			*have = def
+		}
+	}
+	set(&p.Size, 5)
+	set(&p.Overflow, 50)
+	set(&p.Retries, 10)
+	set(&p.Repeats, 20)
+	p.Overflow = max(p.Overflow, 0)
+	if p.Wait == 0 {
+		p.Wait = 30 * time.Second
+	}
+	if p.Recycle == 0 {
+		p.Recycle = time.Hour
+	}
+	if p.RetryInterval == 0 {
+		p.RetryInterval = 10 * time.Second
+	}
+	return p
+}
+
+// reach connects for the first time, and tries again as often as configured.
+func (p *pool) reach(ctx context.Context) error {
+	for try := 0; ; try++ {
+		c, err := p.acquire(ctx)
+		if err == nil {
+			p.release(c, false)
+			return nil
+		}
+		if !errors.Is(err, ErrUnavailable) || p.limits.Retries >= 0 && try >= p.limits.Retries {
+			return err
+		}
+		p.log.Warn("the database cannot be reached; trying again", "error", err, "in", p.limits.RetryInterval)
+		select {
+		case <-time.After(p.limits.RetryInterval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// acquire takes a connection, a new one if none is idle.
+func (p *pool) acquire(ctx context.Context) (kept, error) {
+	select {
+	case <-p.ended:
+		return kept{}, ErrClosed
+	default:
+	}
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		wait := time.NewTimer(p.limits.Wait)
+		defer wait.Stop()
+		select {
+		case p.slots <- struct{}{}:
+		case <-wait.C:
+			return kept{}, fmt.Errorf("%w: all %d connections are in use ([database] max_pool_size, max_overflow, pool_timeout)", ErrUnavailable, cap(p.slots))
+		case <-ctx.Done():
+			return kept{}, ctx.Err()
+		}
+	}
+	for {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			break
+		}
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		if p.limits.Recycle < 0 || time.Since(c.made) < p.limits.Recycle {
+			return c, nil
+		}
+		c.close()
+	}
+	r, err := p.connect(ctx)
+	if err != nil {
+		<-p.slots
+		if ctx.Err() != nil {
+			return kept{}, ctx.Err()
+		}
+		return kept{}, err
+	}
+	return kept{r, time.Now()}, nil
+}
+
+// release gives a connection back; those that are broken, or more than are to be kept, end.
+func (p *pool) release(c kept, broken bool) {
+	p.mu.Lock()
+	keep := !broken && len(p.idle) < p.limits.Size
+	if keep {
+		p.idle = append(p.idle, c)
+	}
+	var rest []kept
+	if broken { // the others most likely are so, too
+		rest, p.idle = p.idle, nil
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.close()
+	}
+	for _, r := range rest {
+		r.close()
+	}
+	<-p.slots
+}
+
+// enter counts a user, unless the store is closed.
+func (p *pool) enter() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.ended:
+		return ErrClosed
+	default:
+	}
+	p.users.Add(1)
+	return nil
+}
+
+func (p *pool) close() error {
+	p.closing.Do(func() {
+		p.mu.Lock()
+		close(p.ended)
+		p.mu.Unlock()
+		p.users.Wait()
+		for _, c := range p.idle {
+			c.close()
+		}
+		p.idle = nil
+	})
+	return nil
+}
+
+// After a transaction has lost so often it runs alone in this process.
+const patience = 2
+
+func (p *pool) tx(ctx context.Context, do func(*Tx) error) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.users.Done()
+	lost := 0
+	for attempt := 1; ; attempt++ {
+		alone := attempt > patience
+		if alone {
+			p.turn.Lock()
+		} else {
+			p.turn.RLock()
+		}
+		err := p.attempt(ctx, do, true, attempt)
+		if alone {
+			p.turn.Unlock()
+		} else {
+			p.turn.RUnlock()
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errLost):
+			// A connection that was idle may have been dead for long; a second one is new.
+			if lost++; lost > 1 {
+				return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+		case errors.Is(err, errAgain):
+			if attempt > p.limits.Repeats {
+				return fmt.Errorf("%w: a transaction failed %d times ([database] db_max_retries): %w", ErrUnavailable, attempt, err)
+			}
+			time.Sleep(time.Duration(rand.Int64N(int64(min(attempt, 10)) * int64(time.Millisecond))))
+		default:
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.users.Done()
+	for attempt := 1; ; attempt++ {
+		err := p.attempt(ctx, do, false, attempt)
+		if err == nil || attempt > 2 || !errors.Is(err, errLost) && !errors.Is(err, errAgain) {
+			if errors.Is(err, errLost) || errors.Is(err, errAgain) {
+				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+			return err
+		}
+	}
+}
+
+// attempt runs a transaction once. errLost and errAgain say that nothing of it
+// has been kept and that it can be run again.
+func (p *pool) attempt(ctx context.Context, do func(*Tx) error, writable bool, attempt int) error {
+	c, err := p.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	c.begin(writable)
+	tx := &Tx{c: c.remote, dialect: p.dialect, writable: writable}
+	err = run(do, tx)
+	if writable && err == nil && c.fate() == nil {
+		err = tx.finish()
+	}
+	if fate := c.fate(); fate != nil {
+		// Whatever the closure made of it: it was not the closure's.
+		err = fate
+	}
+	if err != nil || !writable {
+		if err == nil {
+			p.told(c, writable, attempt)
+		}
+		// Nobody waits for the end of what is not kept.
+		p.users.Add(1)
+		go func() {
+			defer p.users.Done()
+			p.release(c, c.rollback() != nil)
+		}()
+		return err
+	}
+	if err = c.commit(); err != nil {
+		if errors.Is(err, errLost) {
+			// Nobody knows whether it was kept: it must not be run again.
+			p.release(c, true)
+			return fmt.Errorf("%w: commit: %v", ErrUnavailable, err)
+		}
+		p.release(c, c.rollback() != nil)
+		return err
+	}
+	p.told(c, writable, attempt)
+	p.release(c, false)
+	if len(tx.events) > 0 {
+		p.wrote()
+	}
+	return nil
+}
+
+func (p *pool) told(c remote, writable bool, attempt int) {
+	if p.trace != nil {
+		statements, trips := c.cost()
+		p.trace(Cost{Statements: statements, RoundTrips: trips, Attempts: attempt, Writable: writable})
+	}
+}

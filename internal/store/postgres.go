@@ -1,0 +1,644 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// statementLimit ends a statement whose server has vanished.
+	statementLimit = 60 * time.Second
+	// abandoned is after how long, in milliseconds, a server ends a transaction
+	// whose program has vanished: it may hold what others wait for.
+	abandoned = 15000
+	// postgresOldest is the oldest release, as server_version_num has it.
+	postgresOldest = 130000
+
+	channelName = "isospin_event"
+)
+
+// postgres is a PostgreSQL server. Transactions are serializable: one that
+// does not fit behind those that were committed meanwhile fails, and is run again.
+type postgres struct {
+	*pool
+	config *pgx.ConnConfig
+	log    *slog.Logger
+	signal func()
+	keys   uniqueKeys
+	// tell is filled when other processes are to be told of events.
+	tell chan struct{}
+	// withheld counts reads that met an event which another may yet precede.
+	withheld atomic.Int64
+	stop     context.CancelFunc
+	watchers sync.WaitGroup
+}
+
+// uniqueKeys are the columns of unique indexes, for errors that name the index only.
+type uniqueKeys struct {
+	mu    sync.Mutex
+	texts map[string]string
+}
+
+func (k *uniqueKeys) columns(table, index string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.texts[table+" "+index]
+}
+
+// load takes rows of table, index and column.
+func (k *uniqueKeys) load(tx *Tx, query string) error {
+	texts := map[string]string{}
+	err := tx.Query(func(scan func(...any) error) error {
+		var table, index, column string
+		if err := scan(&table, &index, &column); err != nil {
+			return err
+		}
+		key := table + " " + index
+		if texts[key] != "" {
+			texts[key] += ", "
+		}
+		texts[key] += table + "." + column
+		return nil
+	}, query)
+	k.mu.Lock()
+	k.texts = texts
+	k.mu.Unlock()
+	return err
+}
+
+// Parameters of libpq that the driver has under the same name, and those that mean nothing for it.
+var (
+	postgresParameters = []string{"application_name", "connect_timeout", "host", "options", "passfile", "port", "require_auth", "service", "servicefile",
+		"sslcert", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "target_session_attrs"}
+	postgresIgnored = []string{"client_encoding", "gssencmode", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"}
+)
+
+// postgresConfig turns [database] connection into the driver's.
+func postgresConfig(connection string) (*pgx.ConnConfig, error) {
+	u, err := parseURL(connection)
+	if err != nil {
+		return nil, err
+	}
+	words := map[string]string{"user": u.user, "password": u.password, "host": u.host, "port": u.port, "dbname": u.name}
+	for name, values := range u.parameters {
+		if slices.Contains(postgresIgnored, name) {
+			continue
+		}
+		if !slices.Contains(postgresParameters, name) {
+			return nil, unknownParameter("postgresql", name, slices.Sorted(slices.Values(append(slices.Clone(postgresParameters), postgresIgnored...))))
+		}
+		words[name] = strings.Join(values, ",") // host may be given several times
+	}
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(words)) {
+		if words[name] != "" {
+			fmt.Fprintf(&text, "%s='%s' ", name, quote.Replace(words[name]))
+		}
+	}
+	c, err := pgx.ParseConfig(text.String())
+	if err != nil {
+		var parse *pgconn.ParseConfigError
+		if errors.As(err, &parse) {
+			err = parse.Unwrap() // without the text, which has the password
+		}
+		return nil, fmt.Errorf("[database] connection: %w", err)
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = 5 * time.Second
+	}
+	if c.RuntimeParams["application_name"] == "" {
+		c.RuntimeParams["application_name"] = "isospin"
+	}
+	c.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(abandoned)
+	c.RuntimeParams["jit"] = "off" // statements are short
+	c.RuntimeParams["timezone"] = "UTC"
+	c.StatementCacheCapacity = 1000
+	return c, nil
+}
+
+func openPostgres(ctx context.Context, o Options, signal func()) (*postgres, error) {
+	c, err := postgresConfig(o.Connection)
+	if err != nil {
+		return nil, err
+	}
+	s := &postgres{config: c, log: o.Logger, signal: signal, tell: make(chan struct{}, 1)}
+	s.pool = newPool(o, s, s.session, s.wrote)
+	if err := s.reach(ctx); err != nil {
+		s.pool.close()
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	watch, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.watchers.Go(func() { s.listen(watch) })
+	s.watchers.Go(func() { s.notify(watch) })
+	return s, nil
+}
+
+func (s *postgres) close() error {
+	s.stop()
+	s.watchers.Wait()
+	return s.pool.close()
+}
+
+func (s *postgres) session(ctx context.Context) (remote, error) {
+	conn, err := pgx.ConnectConfig(ctx, s.config)
+	if err != nil {
+		var e *pgconn.PgError
+		if errors.As(err, &e) && !lostCode(e.Code) && e.Code != "53300" {
+			return nil, fmt.Errorf("the database refuses: %w", err)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	c := &postgresSession{conn: conn, keys: &s.keys}
+	var version int
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+		c.close()
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if version < postgresOldest {
+		c.close()
+		return nil, fmt.Errorf("[database] connection: the server is PostgreSQL %d; 13 or newer is needed", version/10000)
+	}
+	return c, nil
+}
+
+// wrote tells this process at once, and others soon.
+func (s *postgres) wrote() {
+	s.signal()
+	select {
+	case s.tell <- struct{}{}:
+	default:
+	}
+}
+
+// notify tells other processes of events. That is not part of the
+// transactions: NOTIFY makes commits wait for each other. Who misses it looks
+// once a second.
+func (s *postgres) notify(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.signal()
+		case <-s.tell:
+			c, err := s.acquire(ctx)
+			if err != nil {
+				continue
+			}
+			limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err = c.remote.(*postgresSession).conn.Exec(limited, "NOTIFY "+channelName)
+			cancel()
+			s.release(c, err != nil)
+		}
+	}
+}
+
+// listen is told of events by other processes.
+func (s *postgres) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := func() error {
+			conn, err := pgx.ConnectConfig(ctx, s.config)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(context.WithoutCancel(ctx))
+			if _, err := conn.Exec(ctx, "LISTEN "+channelName); err != nil {
+				return err
+			}
+			for {
+				s.signal()
+				if _, err := conn.WaitForNotification(ctx); err != nil {
+					return err
+				}
+			}
+		}()
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Debug("the database does not tell of events now", "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// postgresSession is one connection.
+type postgresSession struct {
+	conn *pgx.Conn
+	keys *uniqueKeys
+	ctx  context.Context
+	end  context.CancelFunc
+	// prelude begins the transaction together with its first statement.
+	prelude string
+	// tail are statements that go with the commit.
+	tail []queued
+	// dead is why the transaction cannot go on.
+	dead, lot         error
+	statements, trips int
+}
+
+type queued struct {
+	text string
+	args []any
+}
+
+const (
+	beginSerializable = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+	beginSnapshot     = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+)
+
+func (c *postgresSession) begin(writable bool) {
+	if writable {
+		c.start(beginSerializable, statementLimit)
+	} else {
+		c.start(beginSnapshot, statementLimit)
+	}
+}
+
+func (c *postgresSession) start(prelude string, limit time.Duration) {
+	c.ctx, c.end = context.WithTimeout(background, limit)
+	c.prelude, c.tail, c.dead, c.lot, c.statements, c.trips = prelude, nil, nil, nil, 0, 0
+}
+
+func (c *postgresSession) fate() error                   { return c.lot }
+func (c *postgresSession) cost() (statements, trips int) { return c.statements, c.trips }
+
+func (c *postgresSession) close() {
+	ctx, cancel := context.WithTimeout(background, time.Second)
+	defer cancel()
+	c.conn.Close(ctx)
+}
+
+// send carries out statements in one round trip, and returns how many rows the one at place has changed.
+func (c *postgresSession) send(list []queued, place int) (int64, error) {
+	if c.dead != nil {
+		return 0, c.dead
+	}
+	if c.prelude != "" {
+		list, place, c.prelude = append([]queued{{text: c.prelude}}, list...), place+1, ""
+	}
+	c.statements++
+	c.trips++
+	if len(list) == 1 {
+		tag, err := c.conn.Exec(c.ctx, list[0].text, list[0].args...)
+		return tag.RowsAffected(), c.judge(err)
+	}
+	b := &pgx.Batch{}
+	for _, q := range list {
+		b.Queue(q.text, q.args...)
+	}
+	results := c.conn.SendBatch(c.ctx, b)
+	var n int64
+	var err error
+	for i := range list {
+		var tag pgconn.CommandTag
+		if tag, err = results.Exec(); err != nil {
+			break
+		}
+		if i == place {
+			n = tag.RowsAffected()
+		}
+	}
+	if end := results.Close(); err == nil {
+		err = end
+	}
+	return n, c.judge(err)
+}
+
+// exec runs a statement. PostgreSQL gives up the whole transaction when one
+// fails; what may fail and be followed by others is under a savepoint.
+func (c *postgresSession) exec(query string, args []any) (int64, error) {
+	s := numbered(query)
+	if !s.guarded {
+		n, err := c.send([]queued{{s.text, args}}, 0)
+		return n, c.unguarded(err)
+	}
+	n, err := c.send([]queued{{text: "SAVEPOINT s"}, {s.text, args}, {text: "RELEASE SAVEPOINT s"}}, 1)
+	if err != nil && c.dead == nil {
+		if c.conn.PgConn().TxStatus() != 'E' {
+			return 0, c.unguarded(err) // not even the savepoint was made
+		}
+		c.trips++
+		if _, undo := c.conn.Exec(c.ctx, "ROLLBACK TO SAVEPOINT s"); undo != nil {
+			c.dead = c.judge(undo)
+		}
+	}
+	return n, err
+}
+
+// unguarded notes that the transaction has ended with this error.
+func (c *postgresSession) unguarded(err error) error {
+	if err != nil && c.dead == nil {
+		c.dead = err
+	}
+	return err
+}
+
+func (c *postgresSession) query(query string, args []any, row func(scan func(...any) error) error) error {
+	if c.dead != nil {
+		return c.dead
+	}
+	text := numbered(query).text
+	c.statements++
+	c.trips++
+	var rows pgx.Rows
+	var err error
+	if c.prelude == "" {
+		rows, err = c.conn.Query(c.ctx, text, args...)
+	} else {
+		b := &pgx.Batch{}
+		b.Queue(c.prelude)
+		b.Queue(text, args...)
+		c.prelude = ""
+		results := c.conn.SendBatch(c.ctx, b)
+		defer results.Close()
+		if _, err = results.Exec(); err == nil {
+			rows, err = results.Query()
+		}
+	}
+	if err != nil {
+		return c.unguarded(c.judge(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return c.unguarded(c.judge(err))
+	}
+	return nil
+}
+
+func (c *postgresSession) first(query string, args []any, dest []any) error {
+	found := false
+	if err := c.query(query, args, func(scan func(...any) error) error {
+		if found {
+			return nil
+		}
+		found = true
+		return scan(dest...)
+	}); err != nil {
+		return err
+	}
+	if !found {
+		return ErrNoRow
+	}
+	return nil
+}
+
+func (c *postgresSession) commit() error {
+	defer c.end()
+	if c.dead != nil {
+		return c.dead
+	}
+	if c.prelude != "" && len(c.tail) == 0 {
+		return nil
+	}
+	c.statements += len(c.tail) // send counts the commit
+	list := append(c.tail, queued{text: "COMMIT"})
+	if _, err := c.send(list, 0); err != nil {
+		return err
+	}
+	if c.conn.PgConn().TxStatus() != 'I' {
+		return errors.New("the database has not committed")
+	}
+	return nil
+}
+
+func (c *postgresSession) rollback() error {
+	defer c.end()
+	if c.conn.IsClosed() || errors.Is(c.lot, errLost) {
+		return errLost
+	}
+	if c.conn.PgConn().TxStatus() == 'I' {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(background, 5*time.Second)
+	defer cancel()
+	_, err := c.conn.Exec(ctx, "ROLLBACK")
+	return err
+}
+
+func lostCode(code string) bool {
+	// 08: connection; 57P0x: shut down; 25P03: idle for too long; 25006: it is a standby now.
+	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P0") || code == "25P03" || code == "25006"
+}
+
+// judge turns a driver's error into one of ours, and notes what it means for the transaction.
+func (c *postgresSession) judge(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *pgconn.PgError
+	switch {
+	case !errors.As(err, &e):
+		if c.conn.IsClosed() {
+			c.lot = &fateError{errLost, err}
+		}
+	case e.Code == "40001" || e.Code == "40P01" || e.Code == "55P03":
+		c.lot = &fateError{errAgain, err}
+	case lostCode(e.Code):
+		c.lot = &fateError{errLost, err}
+	case e.Code == "23505":
+		text := c.keys.columns(e.TableName, e.ConstraintName)
+		if text == "" {
+			text = e.TableName + " " + e.ConstraintName
+		}
+		return &ConstraintError{Kind: ErrDuplicate, Text: "UNIQUE constraint failed: " + text}
+	case e.Code == "23503":
+		return &ConstraintError{Kind: ErrReferenced, Text: e.Message}
+	}
+	if c.lot != nil {
+		c.dead = c.lot
+		return c.lot
+	}
+	return err
+}
+
+// numberedStatement is a statement with $1, $2… for ?.
+type numberedStatement struct {
+	text    string
+	guarded bool
+}
+
+var numberedStatements sync.Map
+
+func numbered(query string) numberedStatement {
+	if s, ok := numberedStatements.Load(query); ok {
+		return s.(numberedStatement)
+	}
+	var text strings.Builder
+	n, quoted := 0, false
+	for _, r := range query {
+		switch {
+		case r == '\'':
+			quoted = !quoted
+		case r == '?' && !quoted:
+			n++
+			fmt.Fprintf(&text, "$%d", n)
+			continue
+		}
+		text.WriteRune(r)
+	}
+	s := numberedStatement{text: text.String()}
+	verb, _, _ := strings.Cut(strings.TrimSpace(query), " ")
+	switch verb {
+	case "INSERT", "UPDATE", "DELETE":
+		s.guarded = !strings.HasSuffix(query, "DO NOTHING")
+	}
+	numberedStatements.Store(query, s)
+	return s
+}
+
+var (
+	characters = regexp.MustCompile(`VARCHAR\(\d+\)`)
+	definition = regexp.MustCompile(`^\s*(CREATE|ALTER) TABLE`)
+)
+
+const eventTable = "CREATE TABLE event ("
+
+// define: text is compared and sorted by its bytes, as on SQLite.
+func (s *postgres) define(statement string) []string {
+	if !definition.MatchString(statement) {
+		return []string{statement}
+	}
+	statement = characters.ReplaceAllString(statement, `$0 COLLATE "C"`)
+	if !strings.HasPrefix(statement, eventTable) {
+		return []string{statement}
+	}
+	return []string{
+		strings.Replace(statement, "seq INTEGER", "seq BIGINT", 1),
+		// A database that was restored into another server goes on with numbers after its own.
+		"CREATE TABLE event_base (base BIGINT NOT NULL)", "INSERT INTO event_base (base) VALUES (0)",
+	}
+}
+
+func (s *postgres) order(column string, nullable, descending bool) string {
+	switch {
+	case !nullable:
+		return ordered(column, descending)
+	case descending:
+		return column + " DESC NULLS LAST"
+	}
+	return column + " NULLS FIRST"
+}
+
+func (s *postgres) hasTable(tx *Tx, name string) (bool, error) {
+	var n int
+	err := tx.Row("SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?", []any{name}, &n)
+	return n > 0, err
+}
+
+// The number of an event is that of its transaction, which PostgreSQL gives in
+// the order of the first writes, and its place in it. A transaction that has
+// seen another, or changed a row after it, has the higher number.
+func (s *postgres) writeEvents(tx *Tx, events []Event) error {
+	c := tx.c.(*postgresSession)
+	for i, e := range events {
+		c.tail = append(c.tail, queued{`INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, at, data)
+			VALUES ((SELECT base FROM event_base) + (pg_current_xact_id()::text::bigint << 20) + $1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			[]any{int64(i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.At, string(e.Data)}})
+	}
+	return nil
+}
+
+// settled ends before the oldest transaction that is still open.
+func (s *postgres) settled(tx *Tx) (int64, error) {
+	var n int64
+	err := tx.Row("SELECT (SELECT base FROM event_base) + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) - 1", nil, &n)
+	return n, err
+}
+
+// settledHere is settled without the transactions of other databases of the
+// server. A transaction that ended meanwhile cannot be told, and counts.
+func (s *postgres) settledHere(tx *Tx) (int64, error) {
+	var n int64
+	err := tx.Row(`SELECT (SELECT base FROM event_base) + (COALESCE(MIN(x.id), pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20) - 1
+		FROM (SELECT o.id::text::bigint AS id FROM pg_snapshot_xip(pg_current_snapshot()) AS o (id)) x
+		WHERE NOT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND a.datname <> current_database()
+			AND l.transactionid = ((x.id & 4294967295)::text)::xid)`, nil, &n)
+	return n, err
+}
+
+func (s *postgres) events(tx *Tx, after int64, limit int) ([]Event, error) {
+	settled, err := s.settled(tx)
+	if err != nil {
+		return nil, err
+	}
+	events, err := tx.eventsAfter(after, limit, "")
+	if err != nil || len(events) == 0 || events[len(events)-1].Sequence <= settled {
+		s.withheld.Store(0)
+		return events, err
+	}
+	if settled, err = s.settledHere(tx); err != nil {
+		return nil, err
+	}
+	n := slices.IndexFunc(events, func(e Event) bool { return e.Sequence > settled })
+	if n < 0 {
+		s.withheld.Store(0)
+		return events, nil
+	}
+	// The transaction that is waited for may be undone, and then nobody tells.
+	times := s.withheld.Add(1)
+	time.AfterFunc(min(time.Millisecond<<min(times, 10), 100*time.Millisecond), s.signal)
+	if times%100 == 0 {
+		s.log.Warn("events wait for a transaction of this database that does not end; see pg_stat_activity for the oldest backend_xid", "reads", times)
+	}
+	return events[:n], nil
+}
+
+func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.users.Done()
+	k, err := s.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	c := k.remote.(*postgresSession)
+	err = func() error {
+		c.start("BEGIN", time.Hour)
+		tx := &Tx{c: c, dialect: s, writable: true}
+		// Programs that start at the same time do so one after the other.
+		if err := tx.exec("SELECT pg_advisory_xact_lock(7303014)"); err != nil {
+			return err
+		}
+		if err := upgradeAtOnce(tx, schemas); err != nil {
+			return err
+		}
+		if err := tx.exec(`UPDATE event_base SET base = (SELECT MAX(seq) FROM event)
+			WHERE (SELECT MAX(seq) FROM event) >= base + (pg_current_xact_id()::text::bigint << 20)`); err != nil {
+			return err
+		}
+		if err := s.keys.load(tx, `SELECT t.relname::text, i.relname::text, a.attname::text FROM pg_index x
+			JOIN pg_class t ON t.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
+			JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY (x.indkey)
+			WHERE x.indisunique AND t.relnamespace = current_schema()::regnamespace`); err != nil {
+			return err
+		}
+		return c.commit()
+	}()
+	s.release(k, err != nil && c.rollback() != nil)
+	return err
+}

@@ -1,0 +1,257 @@
+// Package storetest gives tests new databases of each kind that the store
+// knows: files for SQLite, and servers of their own for PostgreSQL and MariaDB
+// that a test process starts when it first needs them, on a private socket in
+// a temporary directory. They end with the process, however that ends.
+//
+// It must not know any table.
+package storetest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+)
+
+// Variable of the environment that chooses the kind of database of New.
+const Variable = "ISOSPIN_TEST_DATABASE"
+
+const (
+	SQLite     = "sqlite"
+	PostgreSQL = "postgresql"
+	MariaDB    = "mariadb"
+)
+
+// Kinds are all that there are.
+var Kinds = []string{SQLite, PostgreSQL, MariaDB}
+
+// Kind is the one that the environment chooses; SQLite if it does not.
+func Kind() string {
+	if kind := os.Getenv(Variable); kind != "" {
+		return kind
+	}
+	return SQLite
+}
+
+// New makes an empty database of the kind that the environment chooses, which
+// is removed when the test ends. It returns its [database] connection.
+func New(t testing.TB) string { return NewOf(t, Kind()) }
+
+// NewOf is New for one kind. The test is skipped if the server's programs are not installed.
+func NewOf(t testing.TB, kind string) string {
+	t.Helper()
+	switch kind {
+	case SQLite:
+		return "sqlite:///" + filepath.Join(t.TempDir(), "test.sqlite")
+	case PostgreSQL:
+		return postgres.database(t)
+	case MariaDB:
+		return mariadb.database(t)
+	}
+	t.Fatalf("%s: there is no kind of database %q; use one of %s", Variable, kind, strings.Join(Kinds, ", "))
+	return ""
+}
+
+// server is a database server of this process.
+type server struct {
+	driver, user string
+	// start begins it in an empty directory that the user owns.
+	programs func() (initialise, run []string, err error)
+	source   func(dir string) string
+	drop     string
+	url      func(dir, name string) string
+
+	once  sync.Once
+	dir   string
+	admin *sql.DB
+	err   error
+	// keep ends the server when it is closed, and so when the process ends.
+	keep   io.Closer
+	number atomic.Int64
+}
+
+var errMissing = errors.New("is not installed; packaging/setup.sh installs it")
+
+var postgres = &server{
+	driver: "pgx", user: "postgres",
+	programs: func() ([]string, []string, error) {
+		dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
+		slices.SortFunc(dirs, func(a, b string) int { return release(b) - release(a) })
+		for _, dir := range append(dirs, filepath.SplitList(os.Getenv("PATH"))...) {
+			if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+				return []string{filepath.Join(dir, "initdb"), "-U", "isospin", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D", "DIR/data"},
+					[]string{filepath.Join(dir, "postgres"), "-D", "DIR/data", "-k", "DIR", "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300",
+						"-c", "autovacuum=off", "-c", "shared_buffers=64MB"}, nil
+			}
+		}
+		return nil, nil, fmt.Errorf("PostgreSQL %w", errMissing)
+	},
+	source: func(dir string) string { return "user=isospin dbname=postgres host=" + dir },
+	drop:   "DROP DATABASE %s WITH (FORCE)",
+	url: func(dir, name string) string {
+		return fmt.Sprintf("postgresql+psycopg2://isospin@/%s?host=%s", name, dir)
+	},
+}
+
+func release(dir string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir))) // a directory without a number comes last
+	return n
+}
+
+var mariadb = &server{
+	driver: "mysql", user: "mysql",
+	programs: func() ([]string, []string, error) {
+		install, err := exec.LookPath("mariadb-install-db")
+		if err != nil {
+			return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
+		}
+		run, err := exec.LookPath("mariadbd")
+		if err != nil {
+			if run = "/usr/sbin/mariadbd"; !executable(run) {
+				return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
+			}
+		}
+		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data"},
+			[]string{run, "--no-defaults", "--datadir=DIR/data", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
+				"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=300", "--character-set-server=latin1"}, nil
+	},
+	source: func(dir string) string { return "root@unix(" + dir + "/socket)/" },
+	drop:   "DROP DATABASE %s",
+	url: func(dir, name string) string {
+		return fmt.Sprintf("mysql+pymysql://root@localhost/%s?charset=utf8mb4&unix_socket=%s/socket", name, dir)
+	},
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&0o111 != 0
+}
+
+// database makes a database on the server, which is started first if need be.
+func (s *server) database(t testing.TB) string {
+	t.Helper()
+	s.once.Do(func() { s.err = s.start() })
+	if errors.Is(s.err, errMissing) {
+		t.Skip(s.err)
+	}
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	name := fmt.Sprintf("isospin_%d", s.number.Add(1))
+	if _, err := s.admin.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := s.admin.Exec(fmt.Sprintf(s.drop, name)); err != nil {
+			t.Errorf("the database of the test stays: %v", err)
+		}
+	})
+	return s.url(s.dir, name)
+}
+
+// keeper runs a server until its standard input ends, then removes its directory.
+const keeper = `dir=$1; shift
+trap '' INT TERM HUP
+(trap - INT TERM HUP; exec "$@") </dev/null &
+read -r _
+kill -INT $! 2>/dev/null; kill -TERM $! 2>/dev/null
+wait $!
+rm -rf "$dir"`
+
+func (s *server) start() error {
+	initialise, run, err := s.programs()
+	if err != nil {
+		return err
+	}
+	// Paths of sockets are short.
+	if s.dir, err = os.MkdirTemp("", "isospin-db"); err != nil {
+		return err
+	}
+	command := func(args ...string) (*exec.Cmd, error) {
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "DIR/", s.dir+"/")
+			if args[i] == "DIR" {
+				args[i] = s.dir
+			}
+		}
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir = s.dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		// These servers do not run as root.
+		if os.Geteuid() == 0 {
+			account, err := user.Lookup(s.user)
+			if err != nil {
+				return nil, err
+			}
+			uid, _ := strconv.Atoi(account.Uid) // numbers on Unix
+			gid, _ := strconv.Atoi(account.Gid)
+			if err := os.Chown(s.dir, uid, gid); err != nil {
+				return nil, err
+			}
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		}
+		return cmd, nil
+	}
+	fail := func(err error) error {
+		os.RemoveAll(s.dir)
+		return err
+	}
+	cmd, err := command(initialise...)
+	if err != nil {
+		return fail(err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fail(fmt.Errorf("%s: %w\n%s", initialise[0], err, out))
+	}
+	cmd, err = command(append([]string{"/bin/sh", "-c", keeper, "keeper", s.dir}, run...)...)
+	if err != nil {
+		return fail(err)
+	}
+	log, err := os.Create(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return fail(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if s.keep, err = cmd.StdinPipe(); err != nil {
+		return fail(err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fail(err)
+	}
+	go func() { _ = cmd.Wait() }() // it ends with the process
+	if s.admin, err = sql.Open(s.driver, s.source(s.dir)); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err := s.admin.PingContext(ctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(log.Name())
+			s.keep.Close()
+			return fmt.Errorf("the server does not start: %w\n%s", err, text)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
