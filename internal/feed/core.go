@@ -360,10 +360,21 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 			m.Segment = &feed.Segment{Id: s.ID, NetworkType: s.NetworkType, PhysicalNetwork: s.PhysicalNetwork, SegmentationId: int32(s.SegmentationID)}
 		}
 	}
-	m.Subnets = SubnetMessages(c, p.subnets[id])
+	// Of a routed network the host has the subnets of its segment: the others are behind routers.
+	here := map[string]struct{}{}
+	for id := range p.subnets[id] {
+		if o := Get[subnet.Subnet](c, "subnet", id); o != nil && o.OnSegment(m.Segment.GetId()) {
+			here[id] = struct{}{}
+		}
+	}
+	m.Subnets = SubnetMessages(c, here)
 	for _, dhcp := range slices.Sorted(maps.Keys(p.dhcp[id])) {
 		if o := Get[port.Port](c, "port", dhcp); o != nil {
 			m.DhcpPort = PortMessage(o)
+			m.DhcpPort.FixedIps = slices.DeleteFunc(m.DhcpPort.FixedIps, func(f *feed.FixedIP) bool {
+				_, is := here[f.SubnetId]
+				return !is
+			})
 			break
 		}
 	}

@@ -30,6 +30,8 @@ type Network struct {
 	Segments []Segment `json:"network_segments"`
 	// SubnetIDs of the network.
 	SubnetIDs []string `json:"subnets"`
+	// L2Adjacency: all ports reach each other below IP. Not so when subnets belong to segments.
+	L2Adjacency bool `json:"l2_adjacency"`
 	// SharedWith are the projects ("*": all) with access_as_shared.
 	SharedWith []string `json:"shared_with,omitempty"`
 
@@ -56,6 +58,9 @@ type Segment struct {
 	// SegmentationID is the VLAN, VNI or key; 0 is none.
 	SegmentationID int `json:"segmentation_id" db:"segmentation_id"`
 	Position       int `json:"position" db:"position"`
+
+	CreatedAt string `json:"-" db:"created_at"`
+	UpdatedAt string `json:"-" db:"updated_at"`
 }
 
 type providerForm struct {
@@ -147,8 +152,8 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "is_default", Flags: post | put | visible | policy | enforce | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		// provider, multi-provider
 		resource.Attribute{Name: "provider:network_type", Flags: post | put | visible | enforce | filter, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 32}, Type: "string"},
-		resource.Attribute{Name: "provider:physical_network", Flags: post | put | visible | enforce | filter, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 64}, Type: "string"},
-		resource.Attribute{Name: "provider:segmentation_id", Flags: post | put | visible | enforce | filter, Default: resource.Unspecified, Convert: "convert_to_int", Type: "int"},
+		resource.Attribute{Name: "provider:physical_network", Flags: post | put | visible | enforce | filter, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 64}, Type: "string|null"},
+		resource.Attribute{Name: "provider:segmentation_id", Flags: post | put | visible | enforce | filter, Default: resource.Unspecified, Convert: "convert_to_int", Type: "int|null"},
 		resource.Attribute{Name: "segments", Flags: post | put | visible | enforce, Default: resource.Unspecified, ConvertList: "convert_kvp_list_to_dict", Validate: resource.Rules{"type:network_segments": nil}, Type: "list<object>"},
 		// port-security
 		resource.Attribute{Name: "port_security_enabled", Flags: post | put | visible | enforce, Default: true, Convert: "convert_to_boolean", Type: "bool"},

@@ -28,12 +28,35 @@ type Request struct {
 type SegmentDriver interface {
 	// Type is the network type, e.g. "vxlan".
 	Type() string
-	// Reserve takes what the request names, choosing what it leaves open, in
-	// this transaction. Faults: InvalidInput, VlanIdInUse, TunnelIdInUse,
-	// FlatNetworkInUse, NoNetworkAvailable.
-	Reserve(tx *store.Tx, request Request, segmentID string) (Request, error)
+	// Reserve takes what the request names, choosing what it leaves open from
+	// the ranges, in this transaction. Faults: InvalidInput, VlanIdInUse,
+	// TunnelIdInUse, FlatNetworkInUse; ErrNoneFree.
+	Reserve(tx *store.Tx, request Request, from Ranges, segmentID string) (Request, error)
 	// MTU is the greatest that the segment can carry; 0 is unknown.
 	MTU(physicalNetwork string) int
+}
+
+// Range is an inclusive range of segmentation ids, of a physical network where the type has any.
+type Range struct {
+	PhysicalNetwork string
+	First, Last     int
+}
+
+// Ranges are what a driver chooses ids from for one project.
+type Ranges struct {
+	// Preferred are tried before Shared. Neither overlaps within itself.
+	Preferred, Shared []Range
+	// Physical are physical networks of which some project has a range.
+	Physical []string
+}
+
+// RangedDriver is a SegmentDriver that takes ids from ranges.
+type RangedDriver interface {
+	SegmentDriver
+	// Configured are the ranges of the configuration.
+	Configured() []Range
+	// Greatest is the greatest id of the type.
+	Greatest() int
 }
 
 // ErrNoneFree is wrapped by a driver that has nothing left to choose from:
@@ -58,10 +81,15 @@ type Options struct {
 type Service struct {
 	*collection.Collection[Network, *Network]
 	options Options
+	// Ranges tells from which ranges the networks of a project get their ids, when
+	// set. Default: those of the configuration, for everybody.
+	Ranges func(tx *store.Tx, driver RangedDriver, project string) (Ranges, error)
 	// BeforeDelete hooks check and take along what belongs to a network, in order.
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, n *Network) error
 	// BeforeUpdate hooks refuse updates that what belongs to a network forbids.
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Network) error
+	// AfterCreate hooks read of a new network's body what is no member of it.
+	AfterCreate []func(ctx context.Context, tx *store.Tx, n *Network, body *resource.Body) error
 	// OnWrite hooks run before a network is created or updated.
 	OnWrite []func(ctx context.Context, tx *store.Tx, n *Network) error
 	// Fill hooks fill in members that extensions derive, for all rows at once.
@@ -90,6 +118,16 @@ var Schema = store.Schema{Module: "core/network", Steps: [][]string{{
 	`CREATE INDEX segment_allocation_segment ON segment_allocation (segment_id)`,
 }, {
 	`ALTER TABLE network ADD COLUMN availability_zone_hints VARCHAR(255) NOT NULL DEFAULT ''`,
+}, {
+	// Segments are objects of the API. Their project is their network's.
+	`ALTER TABLE network_segment ADD COLUMN project_id VARCHAR(255) NOT NULL DEFAULT ''`,
+	`ALTER TABLE network_segment ADD COLUMN name VARCHAR(255)`,
+	`ALTER TABLE network_segment ADD COLUMN description VARCHAR(255) NOT NULL DEFAULT ''`,
+	`ALTER TABLE network_segment ADD COLUMN revision_number BIGINT NOT NULL DEFAULT 0`,
+	`ALTER TABLE network_segment ADD COLUMN created_at VARCHAR(32) NOT NULL DEFAULT ''`,
+	`ALTER TABLE network_segment ADD COLUMN updated_at VARCHAR(32) NOT NULL DEFAULT ''`,
+	`UPDATE network_segment SET created_at = (SELECT n.created_at FROM network n WHERE n.id = network_segment.network_id),
+		updated_at = (SELECT n.updated_at FROM network n WHERE n.id = network_segment.network_id)`,
 }}}
 
 var segments = store.NewTable[Segment]("network_segment", store.TableOptions[Segment]{})
@@ -157,12 +195,18 @@ func fillSegments(tx *store.Tx, rows []*Network) error {
 
 func fillSubnets(tx *store.Tx, rows []*Network) error {
 	list, by := ids(rows)
-	return store.Child(tx, "SELECT network_id, id FROM subnet WHERE %s ORDER BY network_id, created_at, id", "network_id", list, func(scan func(...any) error) error {
+	for _, n := range rows {
+		n.L2Adjacency = true
+	}
+	return store.Child(tx, "SELECT network_id, id, CASE WHEN segment_id IS NULL THEN 1 ELSE 0 END FROM subnet WHERE %s ORDER BY network_id, created_at, id", "network_id", list, func(scan func(...any) error) error {
 		var network, id string
-		if err := scan(&network, &id); err != nil {
+		var everywhere int64
+		if err := scan(&network, &id, &everywhere); err != nil {
 			return err
 		}
-		by[network].SubnetIDs = append(by[network].SubnetIDs, id)
+		n := by[network]
+		n.SubnetIDs = append(n.SubnetIDs, id)
+		n.L2Adjacency = n.L2Adjacency && everywhere == 1
 		return nil
 	})
 }
@@ -176,7 +220,7 @@ func fillShared(tx *store.Tx, rows []*Network) error {
 }
 
 func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *resource.Body) error {
-	n.ID, n.Status = resource.NewID(), "ACTIVE"
+	n.ID, n.Status, n.L2Adjacency = resource.NewID(), "ACTIVE", true
 	n.forget()
 	requests, err := providerRequests(body)
 	if err != nil {
@@ -203,6 +247,11 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 	}
 	if n.MTU != mtu {
 		if _, err := tx.Exec("UPDATE network SET mtu = ? WHERE id = ?", n.MTU, n.ID); err != nil {
+			return err
+		}
+	}
+	for _, hook := range s.AfterCreate {
+		if err := hook(ctx, tx, n, body); err != nil {
 			return err
 		}
 	}
@@ -253,9 +302,9 @@ func (s *Service) allocate(tx *store.Tx, n *Network, requests []Request) ([]Segm
 	}
 	var list []Segment
 	for i, r := range requests {
-		driver := s.options.Drivers[r.NetworkType]
-		if driver == nil {
-			return nil, fault.InvalidInput("network_type value '%s' not supported", r.NetworkType)
+		driver, err := s.driver(r.NetworkType)
+		if err != nil {
+			return nil, err
 		}
 		segment, err := s.reserve(tx, n, driver, r, i)
 		if errors.Is(err, ErrNoneFree) {
@@ -273,14 +322,76 @@ func noneAvailable() error {
 	return fault.New(fault.Unavailable, "NoNetworkAvailable", "Unable to create the network. No project network is available for allocation.")
 }
 
+func (s *Service) driver(networkType string) (SegmentDriver, error) {
+	d := s.options.Drivers[networkType]
+	if d == nil {
+		return nil, fault.InvalidInput("network_type value '%s' not supported", networkType)
+	}
+	return d, nil
+}
+
+// Ranged returns the drivers that take ids from ranges, by type.
+func (s *Service) Ranged() map[string]RangedDriver {
+	all := map[string]RangedDriver{}
+	for t, d := range s.options.Drivers {
+		if r, ok := d.(RangedDriver); ok {
+			all[t] = r
+		}
+	}
+	return all
+}
+
+// take reserves what a request asks for, choosing from the ranges of the network's project.
+func (s *Service) take(tx *store.Tx, n *Network, driver SegmentDriver, r Request, segmentID string) (Request, error) {
+	var from Ranges
+	if d, ok := driver.(RangedDriver); ok {
+		if s.Ranges == nil {
+			from.Shared = d.Configured()
+		} else {
+			var err error
+			if from, err = s.Ranges(tx, d, n.ProjectID); err != nil {
+				return r, err
+			}
+		}
+	}
+	return driver.Reserve(tx, r, from, segmentID)
+}
+
 func (s *Service) reserve(tx *store.Tx, n *Network, driver SegmentDriver, r Request, position int) (Segment, error) {
 	id := resource.NewID()
-	got, err := driver.Reserve(tx, r, id)
+	got, err := s.take(tx, n, driver, r, id)
 	if err != nil {
 		return Segment{}, err
 	}
-	segment := Segment{ID: id, NetworkID: n.ID, NetworkType: got.NetworkType, PhysicalNetwork: got.PhysicalNetwork, SegmentationID: got.SegmentationID, Position: position}
+	segment := Segment{
+		ID: id, NetworkID: n.ID, NetworkType: got.NetworkType, PhysicalNetwork: got.PhysicalNetwork, SegmentationID: got.SegmentationID, Position: position,
+		CreatedAt: n.CreatedAt, UpdatedAt: n.CreatedAt,
+	}
 	return segment, segments.Insert(tx, &segment)
+}
+
+// Extend reserves one more segment of a network, which the caller stores under
+// that id in the same transaction.
+func (s *Service) Extend(tx *store.Tx, n *Network, r Request, segmentID string) (Segment, error) {
+	driver, err := s.driver(r.NetworkType)
+	if err != nil {
+		return Segment{}, err
+	}
+	got, err := s.take(tx, n, driver, r, segmentID)
+	if errors.Is(err, ErrNoneFree) {
+		err = noneAvailable()
+	}
+	if err != nil {
+		return Segment{}, err
+	}
+	g := Segment{ID: segmentID, NetworkID: n.ID, NetworkType: got.NetworkType, PhysicalNetwork: got.PhysicalNetwork, SegmentationID: got.SegmentationID}
+	for _, have := range n.Segments {
+		g.Position = max(g.Position, have.Position+1)
+	}
+	wider := *n
+	wider.Segments = append(slices.Clone(n.Segments), g)
+	_, err = s.mtu(&wider, n.MTU)
+	return g, err
 }
 
 // providerRequests reads provider:* or segments of a body; nil: the client named none.
@@ -436,7 +547,7 @@ func (s *Service) renumber(tx *store.Tx, n *Network, id int) error {
 	if _, err := tx.Exec("DELETE FROM segment_allocation WHERE segment_id = ?", g.ID); err != nil {
 		return err
 	}
-	if _, err := s.options.Drivers["vlan"].Reserve(tx, Request{NetworkType: "vlan", PhysicalNetwork: g.PhysicalNetwork, SegmentationID: id}, g.ID); err != nil {
+	if _, err := s.take(tx, n, s.options.Drivers["vlan"], Request{NetworkType: "vlan", PhysicalNetwork: g.PhysicalNetwork, SegmentationID: id}, g.ID); err != nil {
 		return err
 	}
 	g.SegmentationID = id

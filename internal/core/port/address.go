@@ -219,7 +219,19 @@ func (s *Service) reallocate(tx *store.Tx, old, want *Port, parent *network.Netw
 				kept = append(kept, f)
 			}
 		}
+		allocation := want.IPAllocation
+		defer func() { want.IPAllocation = allocation }()
 		body = &resource.Body{Values: map[string]any{"fixed_ips": asRequest(kept)}, Given: map[string]bool{"fixed_ips": true}}
+	}
+	if list, listed := body.Values["fixed_ips"].([]any); listed {
+		want.IPAllocation = AllocationImmediate
+		if len(list) == 0 {
+			want.IPAllocation = AllocationNone
+		}
+	}
+	subnets, _, err := s.eligible(tx, want, parent, subnets, body)
+	if err != nil {
+		return err
 	}
 	wishes, err := s.plan(tx, want, parent, subnets, body, old.FixedIPs)
 	if err != nil {
@@ -248,12 +260,16 @@ func (s *Service) reallocate(tx *store.Tx, old, want *Port, parent *network.Netw
 // addAutoAddresses gives every port of a network its address on a new auto-address subnet.
 func (s *Service) addAutoAddresses(ctx context.Context, tx *store.Tx, n *subnet.Subnet) error {
 	if n.AutoAddress() {
+		subnets, err := s.options.Subnets.OfNetwork(tx, n.NetworkID)
+		if err != nil {
+			return err
+		}
 		ports, err := s.Table.Select(tx, "WHERE t.network_id = ?", n.NetworkID)
 		if err != nil {
 			return err
 		}
 		for _, p := range ports {
-			if routerOwner(p.DeviceOwner) {
+			if routerOwner(p.DeviceOwner) || !p.reaches(n, subnets) {
 				continue
 			}
 			if p.DeviceOwner != OwnerDHCP && !n.For(p.DeviceOwner) {
@@ -285,6 +301,10 @@ func (s *Service) releaseSubnet(ctx context.Context, tx *store.Tx, n *subnet.Sub
 	}
 	for _, p := range ports {
 		if routerOwner(p.DeviceOwner) || !n.AutoAddress() && !slices.Contains(removable, p.DeviceOwner) {
+			return subnet.InUse(n.ID, "One or more ports have an IP allocation from this subnet")
+		}
+		// A port of a routed network would be without any address, and could be moved nowhere.
+		if n.SegmentID != nil && len(p.FixedIPs) == 1 && !slices.Contains(removable, p.DeviceOwner) {
 			return subnet.InUse(n.ID, "One or more ports have an IP allocation from this subnet")
 		}
 	}

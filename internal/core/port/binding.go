@@ -71,7 +71,11 @@ func (s *Service) attempt(tx *store.Tx, p *Port, parent *network.Network) (segme
 	if err != nil {
 		return "", "", nil, err
 	}
-	r := BindRequest{Port: p, Host: p.HostID, VNICType: p.VNICType, Segments: parent.Segments, Agents: agents, Alive: s.options.Agents.IsAlive}
+	segments, err := s.forBinding(tx, p, parent)
+	if err != nil {
+		return "", "", nil, err
+	}
+	r := BindRequest{Port: p, Host: p.HostID, VNICType: p.VNICType, Segments: segments, Agents: agents, Alive: s.options.Agents.IsAlive}
 	for _, m := range s.options.Mechanisms {
 		if b, ok := m.Bind(r); ok {
 			if b.VIFDetails == nil {
@@ -114,6 +118,11 @@ func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *net
 	p.BindingGeneration = p.Generation + 1
 	if p.HostID != "" {
 		if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, p.HostID); err != nil {
+			return err
+		}
+	}
+	for _, hook := range s.AfterBind {
+		if err := hook(ctx, tx, p); err != nil {
 			return err
 		}
 	}

@@ -153,7 +153,7 @@ var Schema = store.Schema{Module: "core/port", Steps: [][]string{{
 	`CREATE INDEX port_security_group_group ON port_security_group (security_group_id)`,
 }, {
 	`ALTER TABLE port ADD COLUMN ip_allocation VARCHAR(16) NOT NULL DEFAULT 'immediate'`,
-}}}
+}, hostBindingTables}}
 
 const (
 	post    = resource.Post

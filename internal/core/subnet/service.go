@@ -36,6 +36,7 @@ type Service struct {
 	// BeforePool hooks run before a subnet pool is created or updated.
 	BeforePool []PoolHook
 	// Hooks of what lives on subnets, run in order in the same transaction.
+	BeforeCreate []func(ctx context.Context, tx *store.Tx, s *Subnet, beside []*Subnet) error
 	AfterCreate  []func(ctx context.Context, tx *store.Tx, s *Subnet) error
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Subnet) error
 	AfterUpdate  []func(ctx context.Context, tx *store.Tx, old, s *Subnet) error
@@ -153,6 +154,11 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Subnet, body *res
 	}
 	if err := checkMTU(parent, n.IPVersion); err != nil {
 		return err
+	}
+	for _, hook := range s.BeforeCreate {
+		if err := hook(ctx, tx, n, existing); err != nil {
+			return err
+		}
 	}
 	if err := s.Insert(ctx, tx, n); errors.Is(err, store.ErrDuplicate) {
 		return overlap(n)

@@ -31,6 +31,9 @@ type Subnet struct {
 	// ServiceTypes are the device owners of the ports that get addresses of the
 	// subnet on their own account; none: all that no other subnet is for.
 	ServiceTypes []string `json:"service_types" db:"service_types,json"`
+	// SegmentID is the segment of the network whose ports have the subnet's
+	// addresses; nil: all of them.
+	SegmentID *string `json:"segment_id" db:"segment_id"`
 
 	// External: of an external network.
 	External bool `json:"router:external"`
@@ -43,6 +46,9 @@ type Route struct {
 	Destination string `json:"destination"`
 	NextHop     string `json:"nexthop"`
 }
+
+// OnSegment tells whether the subnet's addresses are for ports of that segment.
+func (s *Subnet) OnSegment(id string) bool { return s.SegmentID == nil || *s.SegmentID == id }
 
 // For tells whether ports of that device owner get addresses of the subnet.
 func (s *Subnet) For(deviceOwner string) bool {
@@ -75,6 +81,9 @@ var Schema = store.Schema{Module: "core/subnet", Steps: [][]string{{
 	`CREATE INDEX subnet_subnetpool ON subnet (subnetpool_id, cidr, project_id)`,
 }, {
 	`ALTER TABLE subnet ADD COLUMN service_types TEXT`,
+}, {
+	`ALTER TABLE subnet ADD COLUMN segment_id VARCHAR(36) REFERENCES network_segment (id)`,
+	`CREATE INDEX subnet_segment ON subnet (segment_id)`,
 }}}
 
 const (

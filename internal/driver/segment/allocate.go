@@ -56,12 +56,9 @@ func Load(c *config.Config) (map[string]network.SegmentDriver, error) {
 	return drivers, nil
 }
 
-// Range is an inclusive range of segmentation ids.
-type Range struct{ First, Last int }
-
 // ParseRanges reads "1:1000"; option names the option for errors.
-func ParseRanges(texts []string, option string, lowest, highest int) ([]Range, error) {
-	var ranges []Range
+func ParseRanges(texts []string, option string, lowest, highest int) ([]network.Range, error) {
+	var ranges []network.Range
 	for _, t := range texts {
 		first, last, ok := strings.Cut(strings.TrimSpace(t), ":")
 		a, errA := strconv.Atoi(strings.TrimSpace(first))
@@ -69,7 +66,7 @@ func ParseRanges(texts []string, option string, lowest, highest int) ([]Range, e
 		if !ok || errA != nil || errB != nil || a > b || a < lowest || b > highest {
 			return nil, fmt.Errorf("%s: %q is not a range of ids within %d:%d; write it as 1:1000", option, t, lowest, highest)
 		}
-		ranges = append(ranges, Range{a, b})
+		ranges = append(ranges, network.Range{First: a, Last: b})
 	}
 	return ranges, nil
 }
@@ -81,11 +78,12 @@ func Take(tx *store.Tx, networkType, physicalNetwork string, id int, segmentID s
 	return n > 0, err
 }
 
-// tries at random before the ranges are searched: with half of them in use, all fail once in 256 times.
-const tries = 8
+// tries at random before ranges are searched: with half of them in use, all fail once in 16 times.
+const tries = 4
 
 // TakeAny reserves some free id of the ranges; network.ErrNoneFree when there is none.
-func TakeAny(tx *store.Tx, networkType, physicalNetwork string, ranges []Range, segmentID string) (int, error) {
+// With a share f of the ids in use it looks at 1/(1-f) of them.
+func TakeAny(tx *store.Tx, networkType, physicalNetwork string, ranges []network.Range, segmentID string) (int, error) {
 	total := 0
 	for _, r := range ranges {
 		total += r.Last - r.First + 1
@@ -99,30 +97,48 @@ func TakeAny(tx *store.Tx, networkType, physicalNetwork string, ranges []Range, 
 			return id, err
 		}
 	}
-	used := map[int]bool{}
-	err := tx.Query(func(scan func(...any) error) error {
-		var id int
-		err := scan(&id)
-		used[id] = true
-		return err
-	}, "SELECT segmentation_id FROM segment_allocation WHERE network_type = ? AND physical_network = ?", networkType, physicalNetwork)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range ranges {
-		for id := r.First; id <= r.Last; id++ {
-			if used[id] {
-				continue
-			}
-			if ok, err := Take(tx, networkType, physicalNetwork, id, segmentID); err != nil || ok {
-				return id, err
-			}
+	// From a place by chance to the end, then from the beginning.
+	first := rand.IntN(len(ranges))
+	at := ranges[first]
+	at.First += rand.IntN(at.Last - at.First + 1)
+	for i := range len(ranges) + 1 {
+		if i > 0 {
+			at = ranges[(first+i)%len(ranges)]
+		}
+		if id, err := takeFirst(tx, networkType, physicalNetwork, at, segmentID); err != nil || id > 0 {
+			return id, err
 		}
 	}
 	return 0, network.ErrNoneFree
 }
 
-func nth(ranges []Range, n int) int {
+// takeFirst reserves the first free id of a range; 0: there is none.
+func takeFirst(tx *store.Tx, networkType, physicalNetwork string, r network.Range, segmentID string) (int, error) {
+	for id := r.First; id <= r.Last; {
+		if ok, err := Take(tx, networkType, physicalNetwork, id, segmentID); err != nil || ok {
+			return id, err
+		}
+		// The end of the ids in use that begin here.
+		var used int
+		err := tx.Row(`SELECT a.segmentation_id FROM segment_allocation a WHERE a.network_type = ? AND a.physical_network = ? AND a.segmentation_id BETWEEN ? AND ?
+			AND NOT EXISTS (SELECT 1 FROM segment_allocation b WHERE b.network_type = a.network_type AND b.physical_network = a.physical_network AND b.segmentation_id = a.segmentation_id + 1)
+			ORDER BY a.segmentation_id LIMIT 1`, []any{networkType, physicalNetwork, id, r.Last}, &used)
+		if err == store.ErrNoRow { // somebody has just given it back, or the ids in use go on beyond the range
+			used, err = id, nil
+			var n int
+			if err := tx.Row("SELECT COUNT(*) FROM segment_allocation WHERE network_type = ? AND physical_network = ? AND segmentation_id = ?", []any{networkType, physicalNetwork, r.Last}, &n); err != nil || n > 0 {
+				return 0, err
+			}
+		}
+		if err != nil {
+			return 0, err
+		}
+		id = used + 1
+	}
+	return 0, nil
+}
+
+func nth(ranges []network.Range, n int) int {
 	for _, r := range ranges {
 		if size := r.Last - r.First + 1; n < size {
 			return r.First + n
@@ -131,4 +147,24 @@ func nth(ranges []Range, n int) int {
 		}
 	}
 	return 0
+}
+
+// On keeps the ranges of one physical network.
+func On(ranges []network.Range, physicalNetwork string) []network.Range {
+	var list []network.Range
+	for _, r := range ranges {
+		if r.PhysicalNetwork == physicalNetwork {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// TakePreferred is TakeAny of the ranges on a physical network, preferred ones first.
+func TakePreferred(tx *store.Tx, networkType, physicalNetwork string, from network.Ranges, segmentID string) (int, error) {
+	id, err := TakeAny(tx, networkType, physicalNetwork, On(from.Preferred, physicalNetwork), segmentID)
+	if err == network.ErrNoneFree {
+		id, err = TakeAny(tx, networkType, physicalNetwork, On(from.Shared, physicalNetwork), segmentID)
+	}
+	return id, err
 }

@@ -8,8 +8,8 @@ import (
 	_ "isospin/internal/ext/autoallocate"
 	_ "isospin/internal/ext/availabilityzone"
 	_ "isospin/internal/ext/dhcpscheduler"
-	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/dns"
+	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/portattribute"
 	_ "isospin/internal/ext/portbinding"
@@ -17,5 +17,6 @@ import (
 	_ "isospin/internal/ext/rbac"
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
+	_ "isospin/internal/ext/segment"
 	_ "isospin/internal/ext/subnetpool"
 )

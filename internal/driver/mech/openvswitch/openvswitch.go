@@ -6,6 +6,7 @@
 package openvswitch
 
 import (
+	"fmt"
 	"slices"
 
 	"isospin/internal/config"
@@ -17,7 +18,10 @@ import (
 
 type driver struct{}
 
-var _ port.Mechanism = driver{}
+var (
+	_ port.Mechanism = driver{}
+	_ port.Connector = driver{}
+)
 
 func init() {
 	mech.Register("openvswitch", func(*config.Config) (port.Mechanism, error) { return driver{}, nil })
@@ -41,6 +45,9 @@ func (driver) Bind(r port.BindRequest) (port.Binding, bool) {
 				if bridge == "" {
 					bridge = "br-int"
 				}
+				if trunk := r.Port.TrunkID(); trunk != "" {
+					bridge = fmt.Sprintf("tbr-%.11s", trunk) // the VIF goes to a bridge of the trunk's own, which the agent connects
+				}
 				return port.Binding{SegmentID: s.ID, VIFType: "ovs", VIFDetails: map[string]any{
 					"port_filter": true, "connectivity": "l2", "bridge_name": bridge, "datapath_type": c.DatapathType, "ovs_hybrid_plug": false,
 				}}, true
@@ -48,6 +55,11 @@ func (driver) Bind(r port.BindRequest) (port.Binding, bool) {
 		}
 	}
 	return port.Binding{}, false
+}
+
+// Connects tells whether the agent's bridges or tunnels lead to the segment.
+func (driver) Connects(a *agent.Agent, s network.Segment) bool {
+	return a.AgentType == agent.OpenVSwitch && reaches(a.Configuration(), s)
 }
 
 func reaches(c agent.Configuration, s network.Segment) bool {

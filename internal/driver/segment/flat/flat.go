@@ -31,7 +31,7 @@ func init() {
 func (d *driver) Type() string                   { return "flat" }
 func (d *driver) MTU(physicalNetwork string) int { return d.mtu(physicalNetwork) }
 
-func (d *driver) Reserve(tx *store.Tx, r network.Request, segmentID string) (network.Request, error) {
+func (d *driver) Reserve(tx *store.Tx, r network.Request, _ network.Ranges, segmentID string) (network.Request, error) {
 	switch {
 	case r.SegmentationID != 0:
 		return r, fault.InvalidInput("segmentation_id prohibited for flat provider network")

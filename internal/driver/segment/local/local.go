@@ -21,7 +21,7 @@ func init() {
 func (driver) Type() string   { return "local" }
 func (driver) MTU(string) int { return 0 }
 
-func (driver) Reserve(_ *store.Tx, r network.Request, _ string) (network.Request, error) {
+func (driver) Reserve(_ *store.Tx, r network.Request, _ network.Ranges, _ string) (network.Request, error) {
 	switch {
 	case r.PhysicalNetwork != "":
 		return r, fault.InvalidInput("physical_network prohibited for local provider network")

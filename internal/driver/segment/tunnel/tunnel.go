@@ -15,13 +15,15 @@ import (
 // Driver allocates ids of one tunnel type.
 type Driver struct {
 	Name string
-	// Ranges to choose from when the client names no id.
-	Ranges []segment.Range
-	// Greatest id that the encapsulation can carry.
-	Greatest int
+	// Ranges of the configuration.
+	Ranges []network.Range
+	// GreatestID that the encapsulation can carry.
+	GreatestID int
 	// Capacity of the segment in bytes; 0 is unknown.
 	Capacity int
 }
+
+var _ network.RangedDriver = (*Driver)(nil)
 
 // Capacity is what is left of the underlay's MTU beside IP and tunnel headers.
 func Capacity(c *config.Config, headers int) int {
@@ -45,18 +47,24 @@ func (d *Driver) Type() string { return d.Name }
 // MTU implements network.SegmentDriver.
 func (d *Driver) MTU(string) int { return d.Capacity }
 
+// Configured implements network.RangedDriver.
+func (d *Driver) Configured() []network.Range { return d.Ranges }
+
+// Greatest implements network.RangedDriver.
+func (d *Driver) Greatest() int { return d.GreatestID }
+
 // Reserve implements network.SegmentDriver.
-func (d *Driver) Reserve(tx *store.Tx, r network.Request, segmentID string) (network.Request, error) {
+func (d *Driver) Reserve(tx *store.Tx, r network.Request, from network.Ranges, segmentID string) (network.Request, error) {
 	if r.PhysicalNetwork != "" {
 		return r, fault.InvalidInput("provider:physical_network specified for %s network", d.Name)
 	}
 	if r.SegmentationID == 0 {
-		id, err := segment.TakeAny(tx, d.Name, "", d.Ranges, segmentID)
+		id, err := segment.TakePreferred(tx, d.Name, "", from, segmentID)
 		r.SegmentationID = id
 		return r, err
 	}
-	if r.SegmentationID < 1 || r.SegmentationID > d.Greatest {
-		return r, fault.InvalidInput("segmentation_id out of range (1 through %d)", d.Greatest)
+	if r.SegmentationID < 1 || r.SegmentationID > d.GreatestID {
+		return r, fault.InvalidInput("segmentation_id out of range (1 through %d)", d.GreatestID)
 	}
 	ok, err := segment.Take(tx, d.Name, "", r.SegmentationID, segmentID)
 	if err == nil && !ok {
@@ -72,6 +80,6 @@ func Register(name string, ranges *config.Option[[]string], option string, great
 		if err != nil {
 			return nil, err
 		}
-		return &Driver{Name: name, Ranges: parsed, Greatest: greatest, Capacity: Capacity(c, headers(c))}, nil
+		return &Driver{Name: name, Ranges: parsed, GreatestID: greatest, Capacity: Capacity(c, headers(c))}, nil
 	})
 }
