@@ -18,5 +18,6 @@ import (
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
 	_ "isospin/internal/ext/segment"
+	_ "isospin/internal/ext/segmentrange"
 	_ "isospin/internal/ext/subnetpool"
 )
