@@ -39,7 +39,7 @@ func open(t testing.TB, connection string) *store.Store {
 // each runs a test on a new database of each kind.
 func each(t *testing.T, test func(t *testing.T, connection string)) {
 	t.Helper()
-	for _, kind := range []string{storetest.SQLite, storetest.PostgreSQL} {
+	for _, kind := range storetest.Kinds {
 		t.Run(kind, func(t *testing.T) { test(t, storetest.NewOf(t, kind)) })
 	}
 }
