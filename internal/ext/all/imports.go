@@ -20,4 +20,5 @@ import (
 	_ "isospin/internal/ext/segment"
 	_ "isospin/internal/ext/segmentrange"
 	_ "isospin/internal/ext/subnetpool"
+	_ "isospin/internal/ext/trunk"
 )
