@@ -331,8 +331,28 @@ func PortMessage(o *port.Port) *feed.Port {
 	}
 	m.DnsName = o.HostName()
 	m.QosPolicyId = textOf(o.Slots, "qos_policy_id")
+	m.TxSteering = steering(o.Slots)
+	m.PvlanType, m.PvlanCommunity = textOf(o.Slots, "pvlan_type"), textOf(o.Slots, "pvlan_community")
 	return m
 }
+
+// steering is how the port's interface is to choose its transmit queue, by the port's hints.
+func steering(slots resource.Slots) string {
+	var hints struct {
+		OpenVSwitch struct {
+			OtherConfig struct {
+				TxSteering string `json:"tx-steering"`
+			} `json:"other_config"`
+		} `json:"openvswitch"`
+	}
+	if raw, ok := slots["hints"]; ok && json.Unmarshal(raw, &hints) != nil {
+		return ""
+	}
+	return hints.OpenVSwitch.OtherConfig.TxSteering
+}
+
+// flagOf is the value of an extension's flag; false when there is none.
+func flagOf(slots resource.Slots, attribute string) bool { return string(slots[attribute]) == "true" }
 
 // textOf is the value of an extension's attribute; empty when there is none.
 func textOf(slots resource.Slots, attribute string) string {
@@ -349,6 +369,7 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 		return nil
 	}
 	m := &feed.Network{Id: n.ID, ProjectId: n.ProjectID, Name: n.Name, Mtu: int32(n.MTU), AdminStateUp: n.AdminStateUp, External: n.External, QosPolicyId: textOf(n.Slots, "qos_policy_id")}
+	m.VlanTransparent, m.Qinq, m.Pvlan = flagOf(n.Slots, "vlan_transparent"), flagOf(n.Slots, "qinq"), flagOf(n.Slots, "pvlan")
 	segment := ""
 	for id := range p.hosts[id][host] {
 		if o := Get[port.Port](c, "port", id); o != nil && o.SegmentID > segment {

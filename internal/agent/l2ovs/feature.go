@@ -496,7 +496,11 @@ func (f *Feature) assignVLANs(want *runtime.State, attached map[string]vswitch.I
 	return fresh
 }
 
-// annotate writes the local VLANs to the ports, as Neutron's agent does:
+// steeringMark is where a port keeps the transmit steering that was asked for:
+// what somebody else has set is left alone.
+const steeringMark = "tx_steering"
+
+// annotate writes the local VLANs, and how the interfaces are to transmit, to the ports, as Neutron's agent does:
 // operators see them, and the next start finds them.
 func (f *Feature) annotate(parent context.Context, want *runtime.State, attached map[string]vswitch.Interface) error {
 	networkOf := map[string]string{}
@@ -507,21 +511,26 @@ func (f *Feature) annotate(parent context.Context, want *runtime.State, attached
 	}
 	var ports []vswitch.Port
 	for id, i := range attached {
-		network := networkOf[id]
+		network, steering := networkOf[id], ""
 		if p := want.Ports[id]; p != nil {
-			network = p.NetworkId
+			network, steering = p.NetworkId, p.TxSteering
 		}
 		n, vlan := want.Networks[network], f.vlans[network]
 		if n == nil || vlan == 0 {
 			continue
 		}
-		if i.Tag == vlan && i.OtherConfig["tag"] == strconv.Itoa(vlan) && i.OtherConfig["net_uuid"] == network {
+		if i.Tag == vlan && i.OtherConfig["tag"] == strconv.Itoa(vlan) && i.OtherConfig["net_uuid"] == network && i.OtherConfig[steeringMark] == steering {
 			continue
 		}
-		ports = append(ports, vswitch.Port{Name: i.Port, Tag: vlan, OtherConfig: map[string]string{
+		port := vswitch.Port{Name: i.Port, Tag: vlan, OtherConfig: map[string]string{
 			"net_uuid": network, "network_type": n.Segment.GetNetworkType(), "physical_network": n.Segment.GetPhysicalNetwork(),
 			"segmentation_id": strconv.Itoa(int(n.Segment.GetSegmentationId())), "tag": strconv.Itoa(vlan),
-		}})
+		}}
+		if i.OtherConfig[steeringMark] != steering {
+			port.OtherConfig[steeringMark] = steering
+			port.InterfaceOtherConfig = map[string]string{"tx-steering": steering}
+		}
+		ports = append(ports, port)
 	}
 	if len(ports) == 0 {
 		return nil

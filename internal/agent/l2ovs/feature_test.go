@@ -133,6 +133,30 @@ func TestTunnelPorts(t *testing.T) {
 	if !reflect.DeepEqual(h.f.vlans, vlans) {
 		t.Errorf("local VLANs %v, before the restart %v", h.f.vlans, vlans)
 	}
+	steering := func(hint string) string {
+		t.Helper()
+		for _, p := range c.ports {
+			if p.port.Id == "p-gre" {
+				p.port.TxSteering = hint
+			}
+		}
+		h.state = c.state(h)
+		h.apply(runtime.Changes{Ports: map[string]struct{}{"p-gre": {}}})
+		out, err := h.s.VSCtl(t.Context(), "get", "interface", "tap-gre", "other_config")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if _, err := h.s.VSCtl(t.Context(), "set", "interface", "tap-gre", "other_config:theirs=1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := steering("hash"); got != `{theirs="1", tx-steering=hash}` {
+		t.Errorf("other_config %s with a hint", got)
+	}
+	if got := steering(""); got != `{theirs="1"}` {
+		t.Errorf("other_config %s without hint", got)
+	}
 	tag, err := h.s.VSCtl(t.Context(), "get", "port", "tap-gre", "tag", "other_config:net_uuid", "other_config:segmentation_id")
 	if err != nil || !strings.HasSuffix(tag, "gre\n\"101\"") {
 		t.Errorf("port %q, %v", tag, err)

@@ -261,6 +261,9 @@ func (s *Service) setActive(ctx context.Context, tx *store.Tx, old *Port, b *Hos
 			return err
 		}
 	}
+	if err := s.follow(tx, old, &want, parent, body); err != nil {
+		return err
+	}
 	if want.MACAddress != old.MACAddress {
 		subnets, err := s.options.Subnets.OfNetwork(tx, want.NetworkID)
 		if err != nil {
@@ -272,6 +275,11 @@ func (s *Service) setActive(ctx context.Context, tx *store.Tx, old *Port, b *Hos
 	}
 	want.begin()
 	want.BindingGeneration = want.Generation + 1
+	for _, hook := range s.AfterBind {
+		if err := hook(ctx, tx, &want); err != nil {
+			return err
+		}
+	}
 	if want.Bound() {
 		if err := s.ensureDHCP(ctx, tx, want.NetworkID); err != nil {
 			return err

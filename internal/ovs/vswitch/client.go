@@ -44,15 +44,17 @@ type Bridge struct {
 // Port is what EnsurePort makes be: a port with one interface of the same
 // name.
 type Port struct {
-	Name            string            // required
-	Type            string            // optional: "", "internal", "patch", "vxlan", ...; of the interface
-	Options         map[string]string // optional: of the interface; replaces what is there, unless nil
-	ExternalIDs     map[string]string // optional: of the interface, merged: iface-id, attached-mac, iface-status, ...
-	OtherConfig     map[string]string // optional: of the port, merged
-	Tag             int               // optional: access VLAN of the port, 1 to 4094; 0 leaves it as it is
-	Trunks          []int             // optional: VLANs of a port without Tag, 0 being frames without a tag; nil leaves it as it is, which is all VLANs of a new port
-	MTURequest      int               // optional: of the interface; 0 leaves it as it is
-	PortExternalIDs map[string]string // optional: of the port, merged
+	Name        string            // required
+	Type        string            // optional: "", "internal", "patch", "vxlan", ...; of the interface
+	Options     map[string]string // optional: of the interface; replaces what is there, unless nil
+	ExternalIDs map[string]string // optional: of the interface, merged: iface-id, attached-mac, iface-status, ...
+	OtherConfig map[string]string // optional: of the port, merged
+	// InterfaceOtherConfig is the interface's, merged by AnnotatePorts; a key without value is removed.
+	InterfaceOtherConfig map[string]string // optional
+	Tag                  int               // optional: access VLAN of the port, 1 to 4094; 0 leaves it as it is
+	Trunks               []int             // optional: VLANs of a port without Tag, 0 being frames without a tag; nil leaves it as it is, which is all VLANs of a new port
+	MTURequest           int               // optional: of the interface; 0 leaves it as it is
+	PortExternalIDs      map[string]string // optional: of the port, merged
 }
 
 // Interface is an interface of a port of a bridge.
@@ -66,6 +68,8 @@ type Interface struct {
 	Options     map[string]string
 	Error       string
 	MACInUse    string
+	// InterfaceOtherConfig is the interface's own other_config.
+	InterfaceOtherConfig map[string]string
 	// Of the port.
 	Tag         int
 	Trunks      []int
@@ -111,7 +115,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 			"Open_vSwitch": {"bridges", "cur_cfg", "external_ids", "other_config", "datapath_types", "iface_types", "ovs_version"},
 			"Bridge":       {"name", "ports", "datapath_type", "fail_mode", "protocols", "external_ids", "other_config"},
 			"Port":         {"name", "interfaces", "tag", "trunks", "external_ids", "other_config"},
-			"Interface":    {"name", "type", "options", "external_ids", "ofport", "error", "mac_in_use", "mtu_request"},
+			"Interface":    {"name", "type", "options", "external_ids", "ofport", "error", "mac_in_use", "mtu_request", "other_config"},
 		},
 	})
 	if err != nil {
@@ -165,7 +169,7 @@ func (c *Client) Interfaces() []Interface {
 						Name: row.String("name"), Bridge: bridge.String("name"), Port: port.String("name"),
 						OFPort: int(ofport), Type: row.String("type"),
 						ExternalIDs: row.StringMap("external_ids"), Options: row.StringMap("options"),
-						Error: row.String("error"), MACInUse: row.String("mac_in_use"),
+						Error: row.String("error"), MACInUse: row.String("mac_in_use"), InterfaceOtherConfig: row.StringMap("other_config"),
 						Tag: int(tag), Trunks: integers(port, "trunks"), OtherConfig: port.StringMap("other_config"),
 					})
 				}

@@ -172,8 +172,9 @@ func ensurePorts(t ovsdb.Tables, bridge string, ports []Port) ([]ovsdb.Operation
 }
 
 // AnnotatePorts merges into the ports' other_config and sets their tags, in
-// one transaction, without waiting for ovs-vswitchd. Only Name, OtherConfig
-// and Tag are looked at; a port that is not on the bridge is left out.
+// one transaction, without waiting for ovs-vswitchd. Only Name, OtherConfig,
+// InterfaceOtherConfig and Tag are looked at; a port that is not on the bridge
+// is left out.
 func (c *Client) AnnotatePorts(ctx context.Context, bridge string, ports []Port) error {
 	var operations []ovsdb.Operation
 	c.db.View(func(t ovsdb.Tables) {
@@ -193,6 +194,9 @@ func (c *Client) AnnotatePorts(ctx context.Context, bridge string, ports []Port)
 				set["tag"] = p.Tag
 			}
 			operations = append(operations, change("Port", id, set, merge(row, "other_config", p.OtherConfig))...)
+			for _, i := range row.UUIDs("interfaces") {
+				operations = append(operations, change("Interface", i, nil, mergeOrRemove(t["Interface"][i], "other_config", p.InterfaceOtherConfig))...)
+			}
 		}
 	})
 	if len(operations) == 0 {
@@ -355,6 +359,24 @@ func merge(row ovsdb.Row, column string, wanted map[string]string) []ovsdb.Mutat
 		return []ovsdb.Mutation{{column, "insert", come}}
 	}
 	return []ovsdb.Mutation{{column, "delete", gone}, {column, "insert", come}}
+}
+
+// mergeOrRemove is merge, but keys without a value go.
+func mergeOrRemove(row ovsdb.Row, column string, wanted map[string]string) []ovsdb.Mutation {
+	have := row.StringMap(column)
+	gone, come := ovsdb.Set{}, map[string]string{}
+	for k, v := range wanted {
+		if _, there := have[k]; v == "" && there {
+			gone = append(gone, k)
+		} else if v != "" {
+			come[k] = v
+		}
+	}
+	mutations := merge(row, column, come)
+	if len(gone) > 0 {
+		mutations = append(mutations, ovsdb.Mutation{column, "delete", gone})
+	}
+	return mutations
 }
 
 // change returns the operations that set columns and run mutations of a row.
