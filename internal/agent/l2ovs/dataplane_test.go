@@ -393,8 +393,14 @@ func TestRestart(t *testing.T) {
 // identities is the flows of both bridges, sorted.
 func identities(h *host) string {
 	h.t.Helper()
+	return h.flowsOf("br-int", "br-tun")
+}
+
+// flowsOf is the flows of bridges without counters, sorted.
+func (h *host) flowsOf(bridges ...string) string {
+	h.t.Helper()
 	var lines []string
-	for _, bridge := range []string{"br-int", "br-tun"} {
+	for _, bridge := range bridges {
 		out, err := h.s.OFCtl(context.Background(), "-O", "OpenFlow14", "--no-stats", "dump-flows", bridge)
 		if err != nil {
 			h.t.Fatal(err)
