@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"isospin/api/feed"
 	"isospin/internal/agent/l3/radv"
@@ -46,22 +47,24 @@ type Plugger interface {
 type Options struct {
 	// Connect is called by Start and returns what plugs the routers' ports. // required
 	Connect          func() (Plugger, error)
-	StateDir         string       // required; an existing directory
-	Logger           *slog.Logger // optional
-	AvailabilityZone string       // optional; "nova"
+	StateDir         string                // required; an existing directory
+	Logger           *slog.Logger          // optional
+	AvailabilityZone string                // optional; "nova"
+	Metrics          prometheus.Registerer // optional
 }
 
 // Feature is the L3 agent. Make it with New.
 type Feature struct {
-	options Options
-	logger  *slog.Logger
-	plugger Plugger
-	table   *nft.Table
-	record  *record
-	wake    func()
-	ctx     context.Context
-	cancel  context.CancelFunc
-	tasks   sync.WaitGroup // announcements
+	options  Options
+	logger   *slog.Logger
+	plugger  Plugger
+	table    *nft.Table
+	metering *metering
+	record   *record
+	wake     func()
+	ctx      context.Context
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup // announcements
 
 	last    *runtime.State
 	adminUp bool
@@ -88,6 +91,9 @@ func New(o Options) *Feature {
 	}
 	return &Feature{
 		options: o, logger: o.Logger, adminUp: true,
+		metering: newMetering(func(router string, err error) {
+			o.Logger.Warn("counters of metering labels are not read", "router", router, "error", err)
+		}),
 		routers: map[string]*router{}, doomed: map[string]struct{}{},
 		backoff: reconcile.Backoff[string]{First: time.Second, Longest: time.Minute},
 	}
@@ -108,7 +114,13 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 		return fmt.Errorf("l3: %w", err)
 	}
 	f.plugger, f.table, f.record, f.wake = plugger, table, record, wake
+	if f.options.Metrics != nil {
+		if err := f.options.Metrics.Register(f.metering); err != nil {
+			return fmt.Errorf("l3: %w", err)
+		}
+	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.tasks.Go(func() { f.reportMetering(f.ctx) })
 	return nil
 }
 
@@ -128,6 +140,9 @@ func (f *Feature) Stop() {
 	}
 	f.mu.Unlock()
 	f.tasks.Wait()
+	if f.options.Metrics != nil {
+		f.options.Metrics.Unregister(f.metering)
+	}
 }
 
 // Function implements runtime.Feature.
@@ -297,7 +312,7 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 		return !known || p.AdminStateUp
 	})
 	if plan != nil {
-		err = errors.Join(err, r.apply(ctx, plan, there))
+		err = errors.Join(err, r.apply(ctx, plan, there), f.metering.apply(ctx, wanted))
 	}
 	result := &feed.Applied{
 		Kind: feed.Kind_KIND_ROUTER, Id: id, Revision: wanted.Revision, AgentType: AgentType, State: feed.State_STATE_ACTIVE,
@@ -335,6 +350,7 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 		f.mu.Lock()
 		delete(f.routers, id)
 		f.mu.Unlock()
+		f.metering.forget(id)
 	}
 	return errors.Join(failed...)
 }

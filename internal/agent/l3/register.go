@@ -21,6 +21,7 @@ func init() {
 			},
 			StateDir:         env.StateDir,
 			Logger:           env.Logger,
+			Metrics:          env.Metrics,
 			AvailabilityZone: config.AgentAvailabilityZone.Of(env.Config),
 		}), nil
 	})

@@ -107,6 +107,7 @@ func New(options Options) (*Agent, error) {
 		}
 		env := options.Environment
 		env.Logger = options.Logger.With("feature", name)
+		env.Metrics = options.Metrics
 		env.shared = a.shared
 		feature, err := factory(env)
 		if err != nil {

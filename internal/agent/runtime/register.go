@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"isospin/internal/config"
 )
 
@@ -24,6 +25,8 @@ type Environment struct {
 	StateDir string
 	// Logger carries the feature's name. // required
 	Logger *slog.Logger
+	// Metrics is where the feature registers what it measures; nil: nowhere.
+	Metrics prometheus.Registerer // optional
 
 	shared *sharedValues // nil: Shared builds a value for each caller
 }
