@@ -140,14 +140,6 @@ func extensions() []resource.Extension {
 		e("subnet-external-network", "Subnet belongs to an external network", "Informs if the subnet belongs to an external network", "2024-02-05T18:00:00-00:00", "external-net"),
 		e("subnet-service-types", "Subnet service types", "Provides ability to set the subnet service_types field", "2016-03-15T18:00:00-00:00"),
 		e("tag-creation", "Tag creation extension", "Adds tags to an object beside those that it has", "2024-23-07T10:00:00-00:00"),
-		e("aap-reject-multicast", "Allowed address pairs reject multicast extension", "Multicast addresses, CIDRs and MAC addresses are refused in allowed address pairs", "2026-04-01T00:00:00-00:00", "allowed-address-pairs"),
-		e("agent-resources-synced", "Agent's Resource View Synced to Placement", "Stores success/failure of last sync to Placement", "2018-12-19T00:00:00-00:00", "agent"),
-		e("port-security-groups-filtering", "Port filtering on security groups", "Provides security groups filtering when listing ports", "2018-01-09T09:00:00-00:00"),
-		e("quota-check-limit-default", "Quota engine limit check by default", "By default, the resource usage is checked before a quota limit is applied, unless 'force' is given", "2024-08-21T16:00:00-00:00", "quota-check-limit"),
-		e("sort-key-validation", "Sort keys validation", "Sort keys that resources do not declare are refused", "2018-07-04T10:00:00-00:00", "sorting"),
-		e("subnet-external-network", "Subnet belongs to an external network", "Informs if the subnet belongs to an external network", "2024-02-05T18:00:00-00:00", "external-net"),
-		e("subnet-service-types", "Subnet service types", "Provides ability to set the subnet service_types field", "2016-03-15T18:00:00-00:00"),
-		e("tag-creation", "Tag creation extension", "Adds tags to an object beside those that it has", "2024-23-07T10:00:00-00:00"),
 		e("tag-ports-during-bulk-creation", "Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation", "2019-12-29T19:00:00-00:00"),
 	}
 }

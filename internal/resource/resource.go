@@ -179,6 +179,10 @@ type Action struct {
 	Status int
 }
 
+// Shown is what an action returns to show an object as every answer does: with
+// what the caller may see of it.
+type Shown struct{ Object Object }
+
 // Registry holds all resources, routes and extensions of a running server.
 type Registry struct {
 	resources  []*Resource

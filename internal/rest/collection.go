@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -268,6 +269,10 @@ func (s *collection) act(c *call, a *resource.Action) error {
 	v, err := a.Do(c.ctx, id, doc)
 	if err != nil {
 		return err
+	}
+	if shown, ok := v.(resource.Shown); ok {
+		s.answer(c, cmp.Or(a.Status, http.StatusOK), shown.Object, nil)
+		return nil
 	}
 	c.result(a.Status, v)
 	return nil

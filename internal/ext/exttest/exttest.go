@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +34,7 @@ import (
 	"isospin/internal/resource"
 	"isospin/internal/resource/value"
 	"isospin/internal/store"
+	"isospin/internal/store/storetest"
 )
 
 // Options of New.
@@ -82,7 +82,7 @@ func New(t testing.TB, o Options) *Core {
 	must(t, err)
 	mechanisms, err := mech.Load(c)
 	must(t, err)
-	s, err := store.Open(ctx, store.Options{Connection: "sqlite:///" + filepath.Join(t.TempDir(), "test.sqlite"), Logger: o.Logger})
+	s, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: o.Logger, Rehearse: storetest.Rehearse()})
 	must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -107,11 +107,10 @@ func New(t testing.TB, o Options) *Core {
 	must(t, k.Hub.Start(ctx))
 	running, cancel := context.WithCancel(ctx)
 	var ended sync.WaitGroup
-	ended.Add(1)
-	go func() {
-		defer ended.Done()
-		k.Hub.Run(running)
-	}()
+	ended.Go(func() { k.Hub.Run(running) })
+	for _, work := range k.Background {
+		ended.Go(func() { work(running) })
+	}
 	t.Cleanup(func() {
 		cancel()
 		ended.Wait()
@@ -362,7 +361,16 @@ func (k *Core) Rows(columns int, query string, args ...any) [][]any {
 				dest[i] = &row[i]
 			}
 			rows = append(rows, row)
-			return scan(dest...)
+			err := scan(dest...)
+			for i := range row { // as SQLite has them
+				switch v := row[i].(type) {
+				case []byte:
+					row[i] = string(v)
+				case int32:
+					row[i] = int64(v)
+				}
+			}
+			return err
 		}, query, args...)
 	}))
 	return rows
@@ -588,6 +596,9 @@ func (c *Client) TryAct(name, id, action, body string, args ...any) (Object, err
 		v, err := a.Do(c.Context(), id, item)
 		if err != nil {
 			return nil, err
+		}
+		if shown, ok := v.(resource.Shown); ok {
+			return show(c.resource(name), shown.Object)
 		}
 		return object(v)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 func init() {
-	ext.Register(ext.Module{Name: "router", Schemas: []store.Schema{schema}, Install: install})
+	ext.Register(ext.Module{Name: "router", After: []string{"flavor"}, Schemas: []store.Schema{schema}, Install: install})
 }
 
 func install(c *core.Core, f *feed.Hub) error {
@@ -32,6 +32,7 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "l3_agent_scheduler", Name: "L3 Agent Scheduler", Description: "Schedule routers among l3 agents", Updated: "2013-02-07T10:00:00-00:00", Requires: []string{"agent", "router"}},
 	)
 	s := newService(c)
+	s.extend()
 	c.Quotas.Register(quota.Limited{Resource: "router", Table: "router", Default: config.QuotaRouter.Of(c.Config)})
 	c.Quotas.Register(quota.Limited{Resource: "floatingip", Table: "floatingip", Default: config.QuotaFloatingIP.Of(c.Config)})
 	// Counted for each router where routes are set.
@@ -39,7 +40,11 @@ func install(c *core.Core, f *feed.Hub) error {
 	core.Add(c, s.routers)
 	core.Add(c, s.floating)
 	s.hook()
+	c.L3.Routers = shared{s}
 	s.registerScheduling()
+	s.followNetworks()
+	c.Background = append(c.Background, s.failover)
+	c.Registry.Add(s.newPools().Resource)
 	s.project(f)
 	return nil
 }
@@ -50,7 +55,14 @@ type Router struct {
 	Name         string `json:"name" db:"name"`
 	AdminStateUp bool   `json:"admin_state_up" db:"admin_state_up"`
 	Status       string `json:"status" db:"status"`
-	// GatewayPortID is the port on the external network.
+	// Distributed and HA are what administrators ask for; see docs/operate/routers.md.
+	Distributed bool `json:"distributed" db:"distributed"`
+	HA          bool `json:"ha" db:"ha"`
+	// DefaultRouteECMP: the default routes of all gateways share the traffic.
+	DefaultRouteECMP bool `json:"enable_default_route_ecmp" db:"enable_default_route_ecmp"`
+	// FlavorID is the flavor by which the router was made.
+	FlavorID *string `json:"flavor_id" db:"flavor_id"`
+	// GatewayPortID is the port on the external network; with several gateways, the first one's.
 	GatewayPortID *string `json:"gateway_port_id" db:"gateway_port_id"`
 	EnableSNAT    bool    `json:"enable_snat" db:"enable_snat"`
 	Routes        []Route `json:"routes" db:"routes,json"`
@@ -62,13 +74,19 @@ type Router struct {
 	Reported   int64 `json:"-" db:"reported_generation"`
 
 	// Child rows.
-	ExternalGateway *Gateway `json:"external_gateway_info"`
+	// ExternalGateway is the first of ExternalGateways.
+	ExternalGateway  *Gateway        `json:"external_gateway_info"`
+	ExternalGateways []ListedGateway `json:"external_gateways"`
+	// GatewayPortIDs are the ports of ExternalGateways.
+	GatewayPortIDs []string `json:"gateway_port_ids"`
 	// HostID is the host that serves the router; empty: none does.
 	HostID string `json:"host"`
 	// AvailabilityZones are those of the host's L3 agent.
 	AvailabilityZones []string `json:"availability_zones"`
 	// PortIDs are its interfaces.
 	PortIDs []string `json:"port_ids"`
+	// Slots are attributes of other families, which keep them.
+	Slots resource.Slots `json:"slots,omitempty"`
 }
 
 // Route is a static route.
@@ -82,6 +100,14 @@ type Gateway struct {
 	NetworkID  string            `json:"network_id"`
 	FixedIPs   []ExternalFixedIP `json:"external_fixed_ips"`
 	EnableSNAT bool              `json:"enable_snat"`
+	// QoSPolicyID limits the gateway's address; empty: none.
+	QoSPolicyID string `json:"qos_policy_id,omitempty"`
+}
+
+// ListedGateway is one of a router's gateways.
+type ListedGateway struct {
+	NetworkID string            `json:"network_id"`
+	FixedIPs  []ExternalFixedIP `json:"external_fixed_ips"`
 }
 
 // ExternalFixedIP is one address of a gateway.
@@ -162,6 +188,20 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 	`ALTER TABLE router ADD COLUMN availability_zone_hints VARCHAR(255) NOT NULL DEFAULT ''`,
 }, {
 	`ALTER TABLE floatingip ADD COLUMN slots TEXT NOT NULL DEFAULT '{"dns_name": "", "dns_domain": ""}'`,
+}, {
+	`ALTER TABLE router ADD COLUMN distributed BOOLEAN NOT NULL DEFAULT FALSE`,
+	`ALTER TABLE router ADD COLUMN ha BOOLEAN NOT NULL DEFAULT FALSE`,
+	`ALTER TABLE router ADD COLUMN enable_default_route_ecmp BOOLEAN NOT NULL DEFAULT FALSE`,
+	`ALTER TABLE router ADD COLUMN flavor_id VARCHAR(36) REFERENCES flavor (id)`,
+	// All gateways, that of router.gateway_port_id among them.
+	`CREATE TABLE router_gateway_port (
+		port_id VARCHAR(36) PRIMARY KEY REFERENCES port (id) ON DELETE CASCADE,
+		router_id VARCHAR(36) NOT NULL REFERENCES router (id), position INTEGER NOT NULL)`,
+	`CREATE INDEX router_gateway_port_router ON router_gateway_port (router_id)`,
+	`INSERT INTO router_gateway_port (port_id, router_id, position) SELECT gateway_port_id, id, 0 FROM router WHERE gateway_port_id IS NOT NULL`,
+	// The one HA network of a project. own: the server made it, and takes it away.
+	`CREATE TABLE ha_network (
+		project_id VARCHAR(255) PRIMARY KEY, network_id VARCHAR(36) UNIQUE REFERENCES network (id) ON DELETE CASCADE, own BOOLEAN NOT NULL)`,
 }}}
 
 const (
@@ -191,6 +231,8 @@ func (s *service) newRouterResource() *resource.Resource {
 			"external_fixed_ips": map[string]any{"type:fixed_ips": nil, "required": false},
 			// ext-gw-mode
 			"enable_snat": map[string]any{"type:boolean": nil, "required": false, "convert_to": "convert_to_boolean"},
+			// qos-gateway-ip
+			"qos_policy_id": map[string]any{"type:uuid_or_none": nil, "required": false},
 		}}, Type: "object|null"},
 		// router_availability_zone
 		resource.Attribute{Name: "availability_zones", Flags: visible, Type: "list<string>"},

@@ -104,11 +104,11 @@ func TestRouterRefusals(t *testing.T) {
 			return nil, last(w.project.TryCreate("router", `{"external_gateway_info": {"enable_snat": true}}`))
 		}, fault.Invalid, "HTTPBadRequest", ""},
 		{"gateway with an unknown member", func(w *world) ([]string, error) {
-			return nil, last(w.project.TryCreate("router", `{"external_gateway_info": {"network_id": %q, "qos_policy_id": null}}`, w.external))
-		}, fault.Invalid, "HTTPBadRequest", "Invalid input for external_gateway_info. Reason: Unexpected keys supplied: qos_policy_id."},
+			return nil, last(w.project.TryCreate("router", `{"external_gateway_info": {"network_id": %q, "colour": null}}`, w.external))
+		}, fault.Invalid, "HTTPBadRequest", "Invalid input for external_gateway_info. Reason: Unexpected keys supplied: colour."},
 		{"attribute of an extension that is not loaded", func(w *world) ([]string, error) {
-			return nil, last(w.project.TryCreate("router", `{"distributed": true}`))
-		}, fault.Invalid, "HTTPBadRequest", "Unrecognized attribute(s) 'distributed'"},
+			return nil, last(w.project.TryCreate("router", `{"service_type_id": null}`))
+		}, fault.Invalid, "HTTPBadRequest", "Unrecognized attribute(s) 'service_type_id'"},
 		{"gateway with the address of the subnet's gateway", func(w *world) ([]string, error) {
 			return nil, last(w.admin.TryCreate("router", `{"external_gateway_info": {"network_id": %q, "external_fixed_ips": [{"ip_address": "203.0.113.1"}]}}`, w.external))
 		}, fault.Invalid, "BadRequest", "Bad router request: External IP 203.0.113.1 is the same as the gateway IP."},

@@ -88,16 +88,12 @@ func (p *projection) Apply(c *feed.Copy, ch feed.Change, mark feed.Marker) {
 	}
 }
 
-// portsOf are a router's interfaces and gateway.
+// portsOf are a router's interfaces, and its gateways last.
 func portsOf(r *Router) []string {
 	if r == nil {
 		return nil
 	}
-	ids := slices.Clone(r.PortIDs)
-	if r.GatewayPortID != nil {
-		ids = append(ids, *r.GatewayPortID)
-	}
-	return ids
+	return append(slices.Clone(r.PortIDs), r.GatewayPortIDs...)
 }
 
 func (p *projection) router(c *feed.Copy, old, now *Router, mark feed.Marker) {
@@ -203,7 +199,9 @@ func attached(c *feed.Copy, r *Router, id string) *attachment {
 }
 
 func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
-	m := &message.Router{Id: r.ID, ProjectId: r.ProjectID, Name: r.Name, AdminStateUp: r.AdminStateUp, Revision: r.Generation}
+	m := &message.Router{Id: r.ID, ProjectId: r.ProjectID, Name: r.Name, AdminStateUp: r.AdminStateUp, Revision: r.Generation,
+		EnableNdpProxy:         string(r.Slots["enable_ndp_proxy"]) == "true",
+		EnableDefaultRouteEcmp: r.DefaultRouteECMP, Distributed: r.Distributed, Ha: r.HA}
 	var prefixes []netip.Prefix
 	for _, id := range slices.Sorted(slices.Values(r.PortIDs)) {
 		if a := attached(c, r, id); a != nil {
@@ -213,14 +211,21 @@ func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
 			prefixes = append(prefixes, a.prefixes...)
 		}
 	}
-	if r.GatewayPortID != nil {
-		if a := attached(c, r, *r.GatewayPortID); a != nil {
-			m.Gateway = &message.RouterGateway{
-				PortId: a.port.ID, NetworkId: a.port.NetworkID, MacAddress: a.port.MACAddress, Addresses: a.addresses, Mtu: a.mtu,
-				EnableSnat: r.EnableSNAT, GatewayIps: a.gateways, Subnets: a.subnets,
-			}
-			prefixes = append(prefixes, a.prefixes...)
+	for _, id := range r.GatewayPortIDs {
+		a := attached(c, r, id)
+		if a == nil {
+			continue
 		}
+		g := &message.RouterGateway{
+			PortId: a.port.ID, NetworkId: a.port.NetworkID, MacAddress: a.port.MACAddress, Addresses: a.addresses, Mtu: a.mtu,
+			EnableSnat: r.EnableSNAT, GatewayIps: a.gateways, Subnets: a.subnets,
+		}
+		if m.Gateway == nil {
+			m.Gateway = g
+		} else {
+			m.FurtherGateways = append(m.FurtherGateways, g)
+		}
+		prefixes = append(prefixes, a.prefixes...)
 	}
 	for _, route := range r.Routes {
 		// The gateway with the next hop may have gone since the route was set.
@@ -230,10 +235,12 @@ func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
 		}
 	}
 	for id := range p.floating[r.ID] {
-		if f := feed.Get[FloatingIP](c, "floatingip", id); f != nil && f.PortID != nil {
-			m.FloatingIps = append(m.FloatingIps, &message.FloatingIP{
-				Id: f.ID, FloatingIpAddress: f.FloatingIPAddress.String(), FixedIpAddress: f.FixedIPAddress.String(), PortId: *f.PortID, Revision: f.RouterGeneration,
-			})
+		if f := feed.Get[FloatingIP](c, "floatingip", id); f != nil {
+			n := &message.FloatingIP{Id: f.ID, FloatingIpAddress: f.FloatingIPAddress.String(), Revision: f.RouterGeneration}
+			if f.PortID != nil { // none: it has port forwardings
+				n.FixedIpAddress, n.PortId = f.FixedIPAddress.String(), *f.PortID
+			}
+			m.FloatingIps = append(m.FloatingIps, n)
 		}
 	}
 	sort.Slice(m.FloatingIps, func(i, j int) bool { return m.FloatingIps[i].Id < m.FloatingIps[j].Id })

@@ -62,6 +62,9 @@ func (s *service) createFloating(ctx context.Context, tx *store.Tx, f *FloatingI
 	if err := fillPortDetails(tx, []*FloatingIP{f}); err != nil {
 		return err
 	}
+	if err := s.floatingWritten(ctx, tx, nil, f, body); err != nil {
+		return err
+	}
 	if to.router == nil {
 		return nil
 	}
@@ -189,11 +192,11 @@ func (s *service) routerBetween(tx *store.Tx, subnetID, externalID string) (*Rou
 	var id string
 	// By the interfaces on the network, which are few, not by the addresses of
 	// the subnet: the || keeps the database from its index.
-	err := tx.Row(`SELECT t.id FROM subnet n JOIN port p ON p.network_id = n.network_id AND p.device_owner = ?
+	err := tx.Row(`SELECT t.id FROM subnet n JOIN port p ON p.network_id = n.network_id AND p.device_owner IN (?, ?, ?)
 		JOIN router_port rp ON rp.port_id = p.id JOIN ip_allocation a ON a.port_id = p.id AND a.subnet_id || '' = n.id
-		JOIN router t ON t.id = rp.router_id JOIN port g ON g.id = t.gateway_port_id
-		WHERE n.id = ? AND g.network_id = ? ORDER BY CASE WHEN a.ip_address = n.gateway_ip THEN 0 ELSE 1 END, t.created_at, t.id LIMIT 1`,
-		[]any{port.OwnerRouterInterface, subnetID, externalID}, &id)
+		JOIN router t ON t.id = rp.router_id
+		WHERE n.id = ? AND EXISTS (SELECT 1 FROM router_gateway_port gp JOIN port g ON g.id = gp.port_id WHERE gp.router_id = t.id AND g.network_id = ?) ORDER BY CASE WHEN a.ip_address = n.gateway_ip THEN 0 ELSE 1 END, t.created_at, t.id LIMIT 1`,
+		[]any{port.OwnerRouterInterface, ownerDistributed, ownerReplicated, subnetID, externalID}, &id)
 	if errors.Is(err, store.ErrNoRow) {
 		return nil, nil
 	}
@@ -237,12 +240,17 @@ func (s *service) updateFloating(ctx context.Context, tx *store.Tx, old, want *F
 		return err
 	}
 	want.PortID, want.FixedIPAddress, want.RouterID = old.PortID, old.FixedIPAddress, old.RouterID
-	changed := !same(old.PortID, to.portID) || old.FixedIPAddress != to.fixed || (to.router == nil) != (old.RouterID == nil) || to.router != nil && *old.RouterID != to.router.ID
+	// One that port forwardings hold stays with its router.
+	held := old.PortID == nil && old.RouterID != nil && to.portID == nil
+	changed := !held && (!same(old.PortID, to.portID) || old.FixedIPAddress != to.fixed || (to.router == nil) != (old.RouterID == nil) || to.router != nil && *old.RouterID != to.router.ID)
 	if changed {
 		to.apply(want)
 	}
 	if err := s.floating.Save(ctx, tx, want); err != nil {
 		return taken(err, want)
+	}
+	if err := s.floatingWritten(ctx, tx, old, want, body); err != nil {
+		return err
 	}
 	if err := fillPortDetails(tx, []*FloatingIP{want}); err != nil || !changed {
 		return err
@@ -285,7 +293,7 @@ func (s *service) dropIdleFloating(ctx context.Context, tx *store.Tx, n *network
 	if !n.External {
 		return nil
 	}
-	list, err := s.floating.Table.Select(tx, "WHERE t.floating_network_id = ? AND t.port_id IS NULL ORDER BY t.id", n.ID)
+	list, err := s.floating.Table.Select(tx, "WHERE t.floating_network_id = ? AND t.port_id IS NULL AND t.router_id IS NULL ORDER BY t.id", n.ID)
 	if err != nil {
 		return err
 	}
@@ -298,6 +306,11 @@ func (s *service) dropIdleFloating(ctx context.Context, tx *store.Tx, n *network
 }
 
 func (s *service) deleteFloating(ctx context.Context, tx *store.Tx, f *FloatingIP) error {
+	for _, hook := range s.core.L3.BeforeFloatingIPDelete {
+		if err := hook(ctx, tx, viewFloating(f)); err != nil {
+			return err
+		}
+	}
 	if err := s.floating.Remove(ctx, tx, f); err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func (s *service) addByPort(ctx context.Context, tx *store.Tx, r *Router, portID
 		}
 		subnets, ids = append(subnets, n), append(ids, n.ID)
 	}
-	if err := s.checkSubnets(tx, r, subnets); err != nil {
+	if err := s.checkSubnets(tx, r, subnets, false); err != nil {
 		return nil, err
 	}
 	if version4 > 1 {
@@ -139,7 +139,7 @@ func (s *service) addByPort(ctx context.Context, tx *store.Tx, r *Router, portID
 	if err := s.place(ctx, tx, r, parent); err != nil {
 		return nil, err
 	}
-	p.DeviceID, p.DeviceOwner = r.ID, port.OwnerRouterInterface
+	p.DeviceID, p.DeviceOwner = r.ID, r.interfaceOwner()
 	if err := s.core.Ports.Move(elevated(ctx), tx, p, r.HostID); err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subn
 	if err := checkMode(n); err != nil {
 		return nil, err
 	}
-	if err := s.checkSubnets(tx, r, []*subnet.Subnet{n}); err != nil {
+	if err := s.checkSubnets(tx, r, []*subnet.Subnet{n}, false); err != nil {
 		return nil, err
 	}
 	address := port.FixedIP{SubnetID: n.ID, IPAddress: n.GatewayIP}
@@ -219,7 +219,7 @@ func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subn
 	}
 	p, err := s.core.Ports.Make(elevated(ctx), tx, port.Draft{Plain: true, Addresses: []port.FixedIP{address}, Port: port.Port{
 		Standard: resource.Standard{ProjectID: r.ProjectID}, NetworkID: n.NetworkID,
-		DeviceOwner: port.OwnerRouterInterface, DeviceID: r.ID, HostID: r.HostID,
+		DeviceOwner: r.interfaceOwner(), DeviceID: r.ID, HostID: r.HostID,
 	}})
 	if err != nil {
 		return nil, err
@@ -336,6 +336,11 @@ func (s *service) checkUnused(tx *store.Tx, r *Router, n *subnet.Subnet) error {
 	for _, f := range list {
 		if n.CIDR.Contains(f.FixedIPAddress) {
 			return fault.New(fault.Conflict, "RouterInterfaceInUseByFloatingIP", "Router interface for subnet %s on router %s cannot be deleted, as it is required by one or more floating IPs.", n.ID, r.ID)
+		}
+	}
+	for _, hook := range s.core.L3.BeforeInterfaceRemoval {
+		if err := hook(tx, viewRouter(r), n); err != nil {
+			return err
 		}
 	}
 	for _, route := range r.Routes {

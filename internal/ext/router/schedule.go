@@ -172,7 +172,7 @@ func (s *service) agentReported(ctx context.Context, tx *store.Tx, a *agent.Agen
 		return nil
 	}
 	failed, err := s.core.Ports.Table.Select(tx, `WHERE t.host_id = ? AND t.vif_type = ? AND t.id IN (SELECT rp.port_id FROM router_port rp JOIN router_binding b ON b.router_id = rp.router_id WHERE b.host = ?
-		UNION SELECT r.gateway_port_id FROM router r JOIN router_binding b ON b.router_id = r.id WHERE b.host = ?) ORDER BY t.id`, a.Host, port.VIFBindingFailed, a.Host, a.Host)
+		UNION SELECT g.port_id FROM router_gateway_port g JOIN router_binding b ON b.router_id = g.router_id WHERE b.host = ?) ORDER BY t.id`, a.Host, port.VIFBindingFailed, a.Host, a.Host)
 	if err != nil {
 		return err
 	}
@@ -325,8 +325,9 @@ func (s *service) removeFromAgent(ctx context.Context, c resource.Call) (any, er
 
 func (s *service) agentsOfRouter(ctx context.Context, c resource.Call) (any, error) {
 	var ids []string
-	err := s.core.Store.View(ctx, func(tx *store.Tx) error {
-		r, err := s.routers.Find(ctx, tx, c.Params["router_id"])
+	var r *Router
+	err := s.core.Store.View(ctx, func(tx *store.Tx) (err error) {
+		r, err = s.routers.Find(ctx, tx, c.Params["router_id"])
 		if err != nil || r.HostID == "" {
 			return err
 		}
@@ -351,7 +352,7 @@ func (s *service) agentsOfRouter(ctx context.Context, c resource.Call) (any, err
 			return nil, err
 		}
 		b := s.core.Agents.Encode(nil, a, nil)
-		list = append(list, append(b[:len(b)-1], `,"ha_state":null}`...))
+		list = append(list, append(b[:len(b)-1], `,"ha_state":`+haState(r, a)+`}`...))
 	}
 	return map[string]any{"agents": list}, nil
 }

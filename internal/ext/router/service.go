@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"isospin/internal/config"
 	"isospin/internal/core"
 	"isospin/internal/core/agent"
 	"isospin/internal/core/collection"
@@ -31,8 +30,9 @@ type service struct {
 func newService(c *core.Core) *service {
 	s := &service{core: c}
 	routers := store.NewTable[Router]("router", store.TableOptions[Router]{
-		Kind:     "router",
-		Children: []func(*store.Tx, []*Router) error{collection.Tagged[Router]("router"), fillGateways, fillHosts, fillPorts},
+		Kind:       "router",
+		Children:   []func(*store.Tx, []*Router) error{collection.Tagged[Router]("router"), fillGateways, fillHosts, fillPorts, s.fillShared},
+		Conditions: c.L3.RouterConditions,
 	})
 	s.routers = collection.New[Router](collection.Options[Router]{
 		Store: c.Store, Resource: s.newRouterResource(), Table: routers, Quota: c.Quotas,
@@ -44,41 +44,9 @@ func newService(c *core.Core) *service {
 	})
 	s.floating = collection.New[FloatingIP](collection.Options[FloatingIP]{
 		Store: c.Store, Resource: newFloatingResource(), Table: floating, Quota: c.Quotas,
-		Create: s.createFloating, Update: s.updateFloating, Delete: s.deleteFloating,
+		Create: s.createFloating, Update: s.updateFloating, Delete: s.deleteFloating, Present: s.presentFloating,
 	})
 	return s
-}
-
-func fillGateways(tx *store.Tx, rows []*Router) error {
-	by := map[string]*Router{}
-	var ids []string
-	for _, r := range rows {
-		if r.GatewayPortID != nil {
-			by[*r.GatewayPortID] = r
-			ids = append(ids, *r.GatewayPortID)
-		}
-	}
-	return store.Child(tx, `SELECT p.id, p.network_id, a.subnet_id, a.ip_address FROM port p LEFT JOIN ip_allocation a ON a.port_id = p.id
-		WHERE %s ORDER BY p.id, a.position`, "p.id", ids, func(scan func(...any) error) error {
-		var id, networkID string
-		var subnetID, text *string
-		if err := scan(&id, &networkID, &subnetID, &text); err != nil {
-			return err
-		}
-		r := by[id]
-		if r.ExternalGateway == nil {
-			r.ExternalGateway = &Gateway{NetworkID: networkID, EnableSNAT: r.EnableSNAT, FixedIPs: []ExternalFixedIP{}}
-		}
-		if subnetID == nil || text == nil {
-			return nil
-		}
-		a, err := netip.ParseAddr(*text)
-		if err != nil {
-			return err
-		}
-		r.ExternalGateway.FixedIPs = append(r.ExternalGateway.FixedIPs, ExternalFixedIP{*subnetID, a})
-		return nil
-	})
 }
 
 func index(rows []*Router) ([]string, map[string]*Router) {
@@ -153,17 +121,28 @@ func (s *service) save(ctx context.Context, tx *store.Tx, r *Router) error {
 
 func (s *service) create(ctx context.Context, tx *store.Tx, r *Router, body *resource.Body) error {
 	r.ID, r.Status, r.ExternalGateway = resource.NewID(), "ACTIVE", nil
+	if err := s.chooseKind(ctx, tx, r, body); err != nil {
+		return err
+	}
 	if err := s.core.Agents.CheckZones(tx, agent.L3, r.AvailabilityZoneHints); err != nil {
 		return err
 	}
 	if err := s.routers.Insert(ctx, tx, r); err != nil {
 		return err
 	}
-	request, err := gatewayRequest(body)
+	if r.HA {
+		if err := s.ensureHANetwork(ctx, tx, r.ProjectID); err != nil {
+			return err
+		}
+	}
+	request, err := gatewayRequest(body.Values["external_gateway_info"])
 	if err != nil {
 		return err
 	}
 	if err := s.setGateway(ctx, tx, r, request); err != nil {
+		return err
+	}
+	if err := s.written(ctx, tx, nil, r, body); err != nil {
 		return err
 	}
 	return s.save(ctx, tx, r)
@@ -171,8 +150,11 @@ func (s *service) create(ctx context.Context, tx *store.Tx, r *Router, body *res
 
 func (s *service) update(ctx context.Context, tx *store.Tx, old, want *Router, body *resource.Body) error {
 	want.ExternalGateway = old.ExternalGateway
+	if err := s.changeKind(ctx, tx, old, want, body); err != nil {
+		return err
+	}
 	if body.Has("external_gateway_info") {
-		request, err := gatewayRequest(body)
+		request, err := gatewayRequest(body.Values["external_gateway_info"])
 		if err != nil {
 			return err
 		}
@@ -185,6 +167,9 @@ func (s *service) update(ctx context.Context, tx *store.Tx, old, want *Router, b
 			return err
 		}
 	}
+	if err := s.written(ctx, tx, old, want, body); err != nil {
+		return err
+	}
 	return s.save(ctx, tx, want)
 }
 
@@ -192,164 +177,24 @@ func (s *service) delete(ctx context.Context, tx *store.Tx, r *Router) error {
 	if len(r.PortIDs) > 0 {
 		return fault.New(fault.Conflict, "RouterInUse", "Router %s %s", r.ID, "has ports still attached: "+strings.Join(r.PortIDs, ", "))
 	}
-	if err := s.dropGateway(ctx, tx, r); err != nil {
-		return err
-	}
-	return s.routers.Remove(ctx, tx, r)
-}
-
-// request is what a client asks of a router's gateway.
-type request struct {
-	networkID string
-	addresses []port.FixedIP
-	// snat is nil for the default.
-	snat *bool
-}
-
-// gatewayRequest reads external_gateway_info; nil: no gateway.
-func gatewayRequest(body *resource.Body) (*request, error) {
-	members, _ := body.Values["external_gateway_info"].(map[string]any)
-	if len(members) == 0 {
-		return nil, nil
-	}
-	r := &request{}
-	r.networkID, _ = members["network_id"].(string)
-	if snat, ok := members["enable_snat"].(bool); ok {
-		r.snat = &snat
-	}
-	list, _ := members["external_fixed_ips"].([]any)
-	for _, item := range list {
-		var f port.FixedIP
-		m, _ := item.(map[string]any)
-		f.SubnetID, _ = m["subnet_id"].(string)
-		if text, _ := m["ip_address"].(string); text != "" {
-			a, err := netip.ParseAddr(text)
-			if err != nil {
-				return nil, fault.InvalidInput("'%s' is not a valid IP address", text)
-			}
-			f.IPAddress = a
-		}
-		r.addresses = append(r.addresses, f)
-	}
-	return r, nil
-}
-
-// setGateway makes the router's gateway be as asked; nil takes it away.
-func (s *service) setGateway(ctx context.Context, tx *store.Tx, r *Router, want *request) error {
-	r.EnableSNAT = config.EnableSNATByDefault.Of(s.core.Config)
-	if want == nil {
-		return s.dropGateway(ctx, tx, r)
-	}
-	if want.snat != nil {
-		r.EnableSNAT = *want.snat
-	}
-	parent, err := s.core.Networks.Find(ctx, tx, want.networkID)
-	if err != nil {
-		return err
-	}
-	if !parent.External {
-		return bad("router", "Network %s is not an external network", parent.ID)
-	}
-	subnets, err := s.core.Subnets.OfNetwork(tx, parent.ID)
-	if err != nil {
-		return err
-	}
-	for _, f := range want.addresses {
-		if f.IPAddress.IsValid() && slices.ContainsFunc(subnets, func(n *subnet.Subnet) bool { return n.GatewayIP == f.IPAddress }) {
-			return bad("router", "External IP %s is the same as the gateway IP", f.IPAddress)
-		}
-	}
-	if r.GatewayPortID != nil {
-		present, err := s.core.Ports.Load(tx, *r.GatewayPortID)
-		if err != nil {
-			return err
-		}
-		if present.NetworkID == parent.ID {
-			if !satisfied(present.FixedIPs, want.addresses) {
-				if err := s.core.Ports.SetAddresses(elevated(ctx), tx, present, want.addresses); err != nil {
-					return err
-				}
-			}
-			r.ExternalGateway = gatewayOf(r, present)
-			return nil
-		}
-		if err := s.dropGateway(ctx, tx, r); err != nil {
+	for _, hook := range s.core.L3.BeforeRouterDelete {
+		if err := hook(ctx, tx, viewRouter(r)); err != nil {
 			return err
 		}
 	}
-	if err := s.checkSubnets(tx, r, subnets); err != nil {
+	if err := s.dropGateways(ctx, tx, r); err != nil {
 		return err
 	}
-	if err := s.place(ctx, tx, r, parent); err != nil {
+	if err := s.routers.Remove(ctx, tx, r); err != nil || !r.HA {
 		return err
 	}
-	p, err := s.core.Ports.Make(elevated(ctx), tx, port.Draft{Plain: true, Addresses: want.addresses, Port: port.Port{
-		NetworkID: parent.ID, DeviceOwner: port.OwnerRouterGateway, DeviceID: r.ID, HostID: r.HostID,
-	}})
-	if err != nil {
-		return err
-	}
-	r.GatewayPortID, r.ExternalGateway = &p.ID, gatewayOf(r, p)
-	return nil
+	return s.releaseHANetwork(ctx, tx, r.ProjectID)
 }
 
-func gatewayOf(r *Router, p *port.Port) *Gateway {
-	g := &Gateway{NetworkID: p.NetworkID, EnableSNAT: r.EnableSNAT, FixedIPs: []ExternalFixedIP{}}
-	for _, f := range p.FixedIPs {
-		g.FixedIPs = append(g.FixedIPs, ExternalFixedIP(f))
-	}
-	return g
-}
-
-// satisfied tells whether the addresses that are there are those asked for; none asked for: any.
-func satisfied(have, want []port.FixedIP) bool {
-	if len(want) == 0 {
-		return true
-	}
-	left := slices.Clone(have)
-	for _, w := range want {
-		i := slices.IndexFunc(left, func(h port.FixedIP) bool {
-			return (w.SubnetID == "" || w.SubnetID == h.SubnetID) && (!w.IPAddress.IsValid() || w.IPAddress == h.IPAddress)
-		})
-		if i < 0 {
-			return false
-		}
-		left = slices.Delete(left, i, i+1)
-	}
-	return len(left) == 0
-}
-
-// dropGateway takes the router's gateway away, if it has one that nothing needs.
-func (s *service) dropGateway(ctx context.Context, tx *store.Tx, r *Router) error {
-	if r.GatewayPortID == nil {
-		return nil
-	}
-	p, err := s.core.Ports.Load(tx, *r.GatewayPortID)
-	if err != nil {
-		return err
-	}
-	var used int
-	if err := tx.Row("SELECT COUNT(*) FROM (SELECT 1 FROM floatingip WHERE router_id = ? LIMIT 1) x", []any{r.ID}, &used); err != nil {
-		return err
-	}
-	if used > 0 {
-		return fault.New(fault.Conflict, "RouterExternalGatewayInUseByFloatingIp", "Gateway cannot be updated for router %s, since a gateway to external network %s is required by one or more floating IPs.", r.ID, p.NetworkID)
-	}
-	if _, err := tx.Exec("UPDATE router SET gateway_port_id = NULL WHERE id = ?", r.ID); err != nil {
-		return err
-	}
-	r.GatewayPortID, r.ExternalGateway = nil, nil
-	return s.core.Ports.Drop(elevated(ctx), tx, p)
-}
-
-// portsOf returns the router's interfaces, and its gateway last.
+// portsOf returns the router's interfaces, and its gateways last.
 func (s *service) portsOf(tx *store.Tx, r *Router) ([]*port.Port, error) {
-	ids := slices.Clone(r.PortIDs)
-	if r.GatewayPortID != nil {
-		ids = append(ids, *r.GatewayPortID)
-	}
 	var ports []*port.Port
-	for _, id := range ids {
+	for _, id := range portsOf(r) {
 		p, err := s.core.Ports.Load(tx, id)
 		if err != nil {
 			return nil, err
@@ -361,19 +206,23 @@ func (s *service) portsOf(tx *store.Tx, r *Router) ([]*port.Port, error) {
 
 // subnetsOf returns the subnets on which the router has addresses.
 func (s *service) subnetsOf(tx *store.Tx, r *Router) ([]*subnet.Subnet, error) {
-	gateway := ""
-	if r.GatewayPortID != nil {
-		gateway = *r.GatewayPortID
-	}
 	return s.core.Subnets.Table.SelectBare(tx, `WHERE t.id IN (SELECT a.subnet_id FROM router_port p JOIN ip_allocation a ON a.port_id = p.port_id WHERE p.router_id = ?
-		UNION SELECT subnet_id FROM ip_allocation WHERE port_id = ?) ORDER BY t.created_at, t.id`, r.ID, gateway)
+		UNION SELECT a.subnet_id FROM router_gateway_port g JOIN ip_allocation a ON a.port_id = g.port_id WHERE g.router_id = ?) ORDER BY t.created_at, t.id`, r.ID, r.ID)
 }
 
-// checkSubnets refuses subnets that the router has already or that overlap with those that it has.
-func (s *service) checkSubnets(tx *store.Tx, r *Router, adding []*subnet.Subnet) error {
+// checkSubnets refuses subnets that the router has already or that overlap with
+// those that it has. For a gateway they may be those of another gateway on the
+// same external network.
+func (s *service) checkSubnets(tx *store.Tx, r *Router, adding []*subnet.Subnet, gateway bool) error {
 	have, err := s.subnetsOf(tx, r)
 	if err != nil {
 		return err
+	}
+	if gateway {
+		have = slices.DeleteFunc(have, func(h *subnet.Subnet) bool {
+			return slices.ContainsFunc(r.ExternalGateways, func(g ListedGateway) bool { return g.NetworkID == h.NetworkID }) &&
+				slices.ContainsFunc(adding, func(n *subnet.Subnet) bool { return n.NetworkID == h.NetworkID })
+		})
 	}
 	for _, h := range have {
 		if subnet.Of(adding, h.ID) != nil {
@@ -482,11 +331,11 @@ func (s *service) addGatewayAddresses(ctx context.Context, tx *store.Tx, n *subn
 		if slices.ContainsFunc(p.FixedIPs, func(f port.FixedIP) bool { return f.IPAddress.Is4() == (n.IPVersion == 4) }) {
 			continue
 		}
-		rows, err := s.routers.Table.Select(tx, "WHERE t.gateway_port_id = ?", p.ID)
+		rows, err := s.routers.Table.Select(tx, "WHERE t.id IN (SELECT router_id FROM router_gateway_port WHERE port_id = ?)", p.ID)
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 || s.checkSubnets(tx, rows[0], []*subnet.Subnet{n}) != nil {
+		if len(rows) == 0 || s.checkSubnets(tx, rows[0], []*subnet.Subnet{n}, true) != nil {
 			continue // it would overlap with what the router has inside
 		}
 		err = s.core.Ports.SetAddresses(elevated(ctx), tx, p, append(slices.Clone(p.FixedIPs), port.FixedIP{SubnetID: n.ID}))
@@ -496,15 +345,15 @@ func (s *service) addGatewayAddresses(ctx context.Context, tx *store.Tx, n *subn
 		if err != nil {
 			return err
 		}
-		rows[0].ExternalGateway = gatewayOf(rows[0], p)
+		if err := fillGateways(tx, rows[:1]); err != nil {
+			return err
+		}
 		if err := s.save(ctx, tx, rows[0]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-var interfaceOwners = []string{port.OwnerRouterInterface, "network:router_interface_distributed", "network:ha_router_replicated_interface"}
 
 // checkDevice refuses to make a port look like one of another project's router.
 func (s *service) checkDevice(ctx context.Context, tx *store.Tx, p *port.Port) error {
@@ -560,7 +409,7 @@ func addresses4(p *port.Port) []netip.Addr {
 // checkDelete refuses to delete the ports of routers and floating IPs directly.
 func (s *service) checkDelete(_ context.Context, tx *store.Tx, p *port.Port) error {
 	var n int
-	if err := tx.Row(`SELECT (SELECT COUNT(*) FROM router_port WHERE port_id = ?) + (SELECT COUNT(*) FROM router WHERE gateway_port_id = ?)
+	if err := tx.Row(`SELECT (SELECT COUNT(*) FROM router_port WHERE port_id = ?) + (SELECT COUNT(*) FROM router_gateway_port WHERE port_id = ?)
 		+ (SELECT COUNT(*) FROM floatingip WHERE floating_port_id = ?)`, []any{p.ID, p.ID, p.ID}, &n); err != nil || n == 0 {
 		return err
 	}
