@@ -32,6 +32,7 @@ func install(c *core.Core, f *feed.Hub) error {
 		resource.Extension{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security group rule belongs to the project's default security group", Description: "Flag to determine if the security group rule belongs to the project's default security group", Updated: "2023-05-23T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "address-group", Name: "Address group", Description: "Support address group", Updated: "2020-07-15T10:00:00-00:00", Requires: []string{"security-group"}},
 		resource.Extension{Alias: "security-groups-default-rules", Name: "Default rules for security groups", Description: "Configure set of security group rules used as default rules for every new security group", Updated: "2022-12-19T10:00:00-00:00"},
+		resource.Extension{Alias: "security-groups-default-statefulness", Name: "Security Groups Default Statefulness", Description: "Whether new security groups are stateful, for all projects or one", Updated: "2026-04-13T00:00:00-00:00", Requires: []string{"security-group", "stateful-security-group"}},
 		resource.Extension{Alias: "security-groups-shared-filtering", Name: "Security group filtering on the shared field", Description: "Support filtering security groups on the shared field", Updated: "2021-10-05T09:00:00-00:00", Requires: []string{"rbac-security-groups"}},
 		resource.Extension{Alias: "security-groups-remote-address-group", Name: "Remote address group id field for security group rules", Description: "Add new field of remote address group id in SG rules", Updated: "2020-08-25T10:00:00-00:00", Requires: []string{"security-group"}},
 	)
@@ -46,6 +47,7 @@ func install(c *core.Core, f *feed.Hub) error {
 	core.Add(c, s.rules)
 	core.Add(c, s.addressGroups)
 	core.Add(c, s.defaultRules)
+	core.Add(c, newStatefulness(c))
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.completePort)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.checkPortUpdate)
 	c.Networks.OnWrite = append(c.Networks.OnWrite, s.onNetworkWrite)
@@ -114,7 +116,7 @@ var schema = store.Schema{Module: "ext/securitygroup", Steps: [][]string{{
 		UNIQUE (security_group_id, fingerprint))`,
 	`CREATE INDEX security_group_rule_project ON security_group_rule (project_id)`,
 	`CREATE INDEX security_group_rule_remote ON security_group_rule (remote_group_id)`,
-}, addressGroupTables, defaultRuleTables}}
+}, addressGroupTables, defaultRuleTables, statefulnessTables}}
 
 const (
 	post    = resource.Post

@@ -143,7 +143,11 @@ func (s *service) ensureDefault(ctx context.Context, tx *store.Tx, project strin
 	if err != nil || id != "" {
 		return id, err
 	}
-	g := &Group{Standard: resource.Standard{ID: resource.NewID(), ProjectID: project, Description: "Default security group"}, Name: "default", Stateful: true}
+	is, err := stateful(tx, project)
+	if err != nil {
+		return "", err
+	}
+	g := &Group{Standard: resource.Standard{ID: resource.NewID(), ProjectID: project, Description: "Default security group"}, Name: "default", Stateful: is}
 	n, err := tx.Exec("INSERT INTO default_security_group (project_id, security_group_id) VALUES (?, ?) ON CONFLICT DO NOTHING", project, g.ID)
 	if err != nil {
 		return "", err
@@ -195,7 +199,7 @@ func (s *service) onNetworkWrite(ctx context.Context, tx *store.Tx, n *network.N
 	return err
 }
 
-func (s *service) createGroup(ctx context.Context, tx *store.Tx, g *Group, _ *resource.Body) error {
+func (s *service) createGroup(ctx context.Context, tx *store.Tx, g *Group, body *resource.Body) error {
 	if strings.EqualFold(g.Name, "default") {
 		return fault.New(fault.Conflict, "SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
 	}
@@ -206,6 +210,11 @@ func (s *service) createGroup(ctx context.Context, tx *store.Tx, g *Group, _ *re
 	rules, err := s.firstRules(tx, g, false)
 	if err != nil {
 		return err
+	}
+	if !body.Has("stateful") {
+		if g.Stateful, err = stateful(tx, g.ProjectID); err != nil {
+			return err
+		}
 	}
 	if err := s.core.Quotas.Reserve(ctx, tx, "security_group_rule", g.ProjectID, len(rules)); err != nil {
 		return err
