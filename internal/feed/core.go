@@ -331,6 +331,9 @@ func PortMessage(o *port.Port) *feed.Port {
 	}
 	m.DnsName = o.HostName()
 	m.QosPolicyId = textOf(o.Slots, "qos_policy_id")
+	for _, l := range o.LocalIPs() {
+		m.LocalIps = append(m.LocalIps, &feed.LocalIP{Id: l.ID, LocalIpAddress: l.Address.String(), FixedIpAddress: l.FixedIP.String(), IpMode: l.Mode, NetworkId: l.NetworkID})
+	}
 	m.TxSteering = steering(o.Slots)
 	m.PvlanType, m.PvlanCommunity = textOf(o.Slots, "pvlan_type"), textOf(o.Slots, "pvlan_community")
 	return m
