@@ -48,6 +48,17 @@ func text(w *wanted, err error) string {
 			}
 			fmt.Fprintf(&b, "\t%s\n", hex.EncodeToString(a.Marshal()))
 		}
+		for _, r := range w.Policy {
+			fmt.Fprintf(&b, "ip rule add %s\n", r)
+		}
+		for _, table := range slices.Sorted(maps.Keys(w.Tables)) {
+			for _, r := range w.Tables[table] {
+				fmt.Fprintf(&b, "ip route add %s table %d\n", r, table)
+			}
+		}
+		for _, s := range w.Balance {
+			fmt.Fprintf(&b, "sysctl -w %s=%s\n", strings.ReplaceAll(s.Key, "/", "."), s.Value)
+		}
 		script, err := w.Rules.Script()
 		if err != nil {
 			fmt.Fprintf(&b, "nft: %v\n", err)
@@ -123,6 +134,14 @@ func TestPlan(t *testing.T) {
 		"down":              {router: func() *feed.Router { r := dual(); r.AdminStateUp = false; return r }()},
 		"port-down":         {router: dual(), up: func(id string) bool { return id != idB }},
 		"learns-its-router": {router: func() *feed.Router { r := dual(); r.Gateway.GatewayIps = nil; return r }()},
+		"gateways":          {router: homed()},
+		"gateways-share": {router: func() *feed.Router {
+			r := homed()
+			r.EnableDefaultRouteEcmp = true
+			r.Gateway.Addresses = append(r.Gateway.Addresses, "2001:db8:e::10/64")
+			r.Gateway.GatewayIps = append(r.Gateway.GatewayIps, "2001:db8:e::1")
+			return r
+		}()},
 		"broken": {router: func() *feed.Router {
 			r := small()
 			r.Interfaces = append(r.Interfaces,
@@ -183,6 +202,9 @@ func TestPlanTakesAnything(t *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "gateway") {
 			r.Gateway = &feed.RouterGateway{PortId: word.Draw(t, "gport"), MacAddress: mac1, Addresses: words.Draw(t, "gaddresses"), EnableSnat: true, GatewayIps: words.Draw(t, "gips")}
+		}
+		for range rapid.IntRange(0, 20).Draw(t, "further") {
+			r.FurtherGateways = append(r.FurtherGateways, &feed.RouterGateway{PortId: word.Draw(t, "fport"), MacAddress: mac1, Addresses: words.Draw(t, "faddresses"), EnableSnat: true, GatewayIps: words.Draw(t, "fips")})
 		}
 		r.FloatingIps = []*feed.FloatingIP{{FloatingIpAddress: word.Draw(t, "fip"), FixedIpAddress: word.Draw(t, "fixed")}}
 		r.Routes = []*feed.HostRoute{{Destination: word.Draw(t, "destination"), Nexthop: word.Draw(t, "hop")}}
