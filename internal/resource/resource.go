@@ -53,6 +53,8 @@ type Resource struct {
 	Checker *value.Checker // optional
 
 	Service Service
+	// Cascade deletes an object with what is on it, for DELETE …?cascade=true; nil: there is no such thing.
+	Cascade func(ctx context.Context, id string, match Match) error // optional
 	Actions []Action
 
 	attributes []*Attribute

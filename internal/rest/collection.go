@@ -12,6 +12,7 @@ import (
 
 	"isospin/internal/fault"
 	"isospin/internal/resource"
+	"isospin/internal/resource/value"
 )
 
 // collection serves one resource.
@@ -249,7 +250,23 @@ func (s *collection) delete(c *call) error {
 	if err := c.enforce(s.PolicyAction("delete"), s.target(c, nil, id)); err != nil {
 		return err
 	}
-	if err := s.service(c).Delete(c.ctx, id, match); err != nil {
+	remove := s.service(c).Delete
+	if s.Cascade != nil {
+		q, err := parseQuery(c.r.URL.RawQuery)
+		if err != nil {
+			return err
+		}
+		if given := q.byName()["cascade"]; len(given) > 0 {
+			wants, err := value.Convert("convert_to_boolean", given[0])
+			if err != nil {
+				return err
+			}
+			if wants == true {
+				remove = s.Cascade
+			}
+		}
+	}
+	if err := remove(c.ctx, id, match); err != nil {
 		return err
 	}
 	c.show(http.StatusNoContent, nil)

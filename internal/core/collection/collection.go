@@ -308,6 +308,11 @@ func (c *Collection[T, P]) Update(ctx context.Context, id string, body *resource
 
 // Delete implements resource.Service.
 func (c *Collection[T, P]) Delete(ctx context.Context, id string, match resource.Match) error {
+	return c.DeleteAfter(ctx, id, match, nil)
+}
+
+// DeleteAfter is Delete after something else (nil: nothing) in the same transaction.
+func (c *Collection[T, P]) DeleteAfter(ctx context.Context, id string, match resource.Match, before func(ctx context.Context, tx *store.Tx, o *T) error) error {
 	if c.Options.Delete == nil {
 		return c.cannot("delete")
 	}
@@ -318,6 +323,11 @@ func (c *Collection[T, P]) Delete(ctx context.Context, id string, match resource
 		}
 		if err := check(match, P(o).Base().Revision); err != nil {
 			return err
+		}
+		if before != nil {
+			if err := before(ctx, tx, o); err != nil {
+				return err
+			}
 		}
 		return c.Options.Delete(ctx, tx, o)
 	})

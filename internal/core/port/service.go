@@ -593,6 +593,24 @@ func (s *Service) clientDelete(ctx context.Context, tx *store.Tx, p *Port) error
 	return s.Drop(ctx, tx, p)
 }
 
+// DeleteOf deletes all ports of a network that clients may delete, and refuses
+// when there are others but those that go along with it.
+func (s *Service) DeleteOf(ctx context.Context, tx *store.Tx, networkID string) error {
+	ports, err := s.Table.Select(tx, "WHERE t.network_id = ? ORDER BY t.id", networkID)
+	if err != nil {
+		return err
+	}
+	for _, p := range ports {
+		if slices.Contains(removable, p.DeviceOwner) {
+			continue
+		}
+		if err := s.clientDelete(ctx, tx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Drop deletes a port, whoever's it is.
 func (s *Service) Drop(ctx context.Context, tx *store.Tx, p *Port) error {
 	for _, hook := range s.BeforeDelete {
