@@ -11,6 +11,7 @@ import (
 	_ "isospin/internal/ext/dns"
 	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/localip"
+	_ "isospin/internal/ext/metering"
 	_ "isospin/internal/ext/networkcascade"
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/portattribute"
