@@ -31,6 +31,7 @@ import (
 	"isospin/internal/ext"
 	_ "isospin/internal/ext/all"
 	"isospin/internal/feed"
+	"isospin/internal/notify"
 	"isospin/internal/rest"
 	"isospin/internal/store"
 )
@@ -53,6 +54,8 @@ type Server struct {
 	edge   *rest.Server
 
 	api, agents net.Listener
+	// notifiers tell other services of changes until their context ends.
+	notifiers []func(context.Context)
 }
 
 var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
@@ -91,7 +94,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	schemas := core.Schemas()
+	schemas := append(core.Schemas(), notify.Schema)
 	for _, m := range modules {
 		schemas = append(schemas, m.Schemas...)
 	}
@@ -112,6 +115,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	if err := s.Hub.Start(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.newNotifiers(); err != nil {
 		return nil, err
 	}
 	if err := access.complete(o.Config, o.Logger, s.Core.Registry); err != nil {
@@ -220,6 +226,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.Hub.Run(ctx) })
 	running.Go(func() { s.trim(ctx) })
+	for _, run := range s.notifiers {
+		running.Go(func() { run(ctx) })
+	}
 	for _, work := range s.Core.Background {
 		running.Go(func() { work(ctx) })
 	}

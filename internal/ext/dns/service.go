@@ -257,6 +257,7 @@ type collection interface {
 	resource.Service
 	resource.Valuer
 	resource.Tagger
+	Decode(ctx context.Context, data []byte) (resource.Object, error)
 }
 
 // floating is the collection of floating IPs with the rules of their names.
