@@ -27,6 +27,7 @@ import (
 	"isospin/api/feed"
 	"isospin/api/feed/feedconnect"
 	"isospin/internal/config"
+	"isospin/internal/store/storetest"
 )
 
 // freePort is a TCP port of loopback that nobody listens on now.
@@ -47,12 +48,12 @@ auth_strategy = noauth
 bind_port = %d
 state_path = %s
 [database]
-connection = sqlite:///%s/db.sqlite
+connection = %s
 [ml2]
 tenant_network_types = vxlan
 [ml2_type_vxlan]
 vni_ranges = 1:100
-%s`, freePort(t), dir, dir, more))
+%s`, freePort(t), dir, storetest.NewIn(t, dir), more))
 	if err != nil {
 		t.Fatal(err)
 	}

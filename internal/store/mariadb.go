@@ -32,6 +32,7 @@ type mariadb struct {
 	log         *slog.Logger
 	signal      func()
 	keys        uniqueKeys
+	late        lateKeys
 	stop        context.CancelFunc
 	watchers    sync.WaitGroup
 }
@@ -246,7 +247,7 @@ func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	c := &mariadbSession{keys: &s.keys}
+	c := &mariadbSession{keys: &s.keys, late: &s.late}
 	c.connection = &connection{conn: conn, classify: func(err error) error { return err }, limit: 200, statements: map[string]*sql.Stmt{}}
 	var version string
 	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
@@ -272,6 +273,9 @@ func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, err
 type mariadbSession struct {
 	*connection
 	keys *uniqueKeys
+	late *lateKeys
+	// checks are foreign keys that the commit is to look for.
+	checks []lateCheck
 	// unordered: the number in commit_order is still to be taken.
 	unordered bool
 	used      bool
@@ -282,6 +286,7 @@ type mariadbSession struct {
 }
 
 func (c *mariadbSession) begin(writable bool) {
+	c.checks = c.checks[:0]
 	c.unordered, c.used, c.number, c.dead, c.lot, c.carried, c.trips = writable, false, 0, nil, nil, 0, 0
 }
 
@@ -320,7 +325,14 @@ func (c *mariadbSession) exec(query string, args []any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	checks := c.late.of(t, args)
+	if len(checks) > 0 {
+		t.text = "SET STATEMENT foreign_key_checks = 0 FOR " + t.text
+	}
 	n, err := c.connection.exec(t.text, args)
+	if err == nil {
+		c.checks = append(c.checks, checks...)
+	}
 	if err = c.judge(err, t.table); t.unless && errors.Is(err, ErrDuplicate) {
 		return 0, nil
 	}
@@ -346,6 +358,17 @@ func (c *mariadbSession) first(query string, args []any, dest []any) error {
 func (c *mariadbSession) commit() error {
 	if c.dead != nil || !c.used {
 		return c.dead
+	}
+	for len(c.checks) > 0 {
+		k := c.checks[0]
+		c.checks = c.checks[1:]
+		var n int
+		if err := c.first(k.query, []any{k.value}, []any{&n}); err != nil {
+			return err
+		}
+		if n == 0 {
+			return &ConstraintError{Kind: ErrReferenced, Text: fmt.Sprintf("FOREIGN KEY constraint failed: %s has no row %v", k.parent, k.value)}
+		}
 	}
 	c.carried++
 	c.trips++
@@ -406,6 +429,77 @@ func (c *mariadbSession) judge(err error, table string) error {
 	return err
 }
 
+// lateKeys are the foreign keys that are declared as deferrable, which MariaDB
+// does not know: rows may come before those that they refer to. Inserts into
+// their tables do without the check, and the commit makes it up.
+type lateKeys struct {
+	mu sync.RWMutex
+	// parents: table → column → the table whose id it is.
+	parents map[string]map[string]string
+}
+
+type lateCheck struct {
+	parent, query string
+	value         any
+}
+
+var (
+	createTable = regexp.MustCompile(`^\s*CREATE TABLE (\w+)`)
+	lateKey     = regexp.MustCompile(`(\w+) VARCHAR\(\d+\)[^,]* REFERENCES (\w+) \(id\)[^,]* DEFERRABLE INITIALLY DEFERRED`)
+	insertion   = regexp.MustCompile(`^\s*INSERT INTO \w+ \(([^)]*)\) VALUES \(([^)]*)\)`)
+)
+
+func (k *lateKeys) load(schemas []Schema) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.parents = map[string]map[string]string{}
+	for _, schema := range schemas {
+		for _, step := range schema.Steps {
+			for _, text := range step {
+				table := createTable.FindStringSubmatch(text)
+				if table == nil {
+					continue
+				}
+				for _, m := range lateKey.FindAllStringSubmatch(text, -1) {
+					if k.parents[table[1]] == nil {
+						k.parents[table[1]] = map[string]string{}
+					}
+					k.parents[table[1]][m[1]] = m[2]
+				}
+			}
+		}
+	}
+}
+
+// of returns the checks that a statement leaves to the commit.
+func (k *lateKeys) of(t translated, args []any) []lateCheck {
+	k.mu.RLock()
+	parents := k.parents[t.table]
+	k.mu.RUnlock()
+	if len(parents) == 0 {
+		return nil
+	}
+	m := insertion.FindStringSubmatch(t.text)
+	if m == nil {
+		return nil
+	}
+	columns, values := strings.Split(m[1], ","), strings.Split(m[2], ",")
+	var checks []lateCheck
+	for i, value := range values {
+		var v any = strings.Trim(strings.TrimSpace(value), "'")
+		if strings.TrimSpace(value) == "?" && len(args) > 0 {
+			v, args = args[0], args[1:]
+		}
+		if i >= len(columns) || v == nil {
+			continue
+		}
+		if parent := parents[strings.TrimSpace(columns[i])]; parent != "" {
+			checks = append(checks, lateCheck{parent, "SELECT COUNT(*) FROM " + parent + " WHERE id = ?", v})
+		}
+	}
+	return checks
+}
+
 // translated is a statement as MariaDB has it.
 type translated struct {
 	text string
@@ -447,8 +541,8 @@ var (
 	partialIndex = regexp.MustCompile(`(?s)^\s*CREATE UNIQUE INDEX (\w+) ON (\w+) \(([^)]*)\) WHERE (.*)$`)
 )
 
-// define: text is compared and sorted by its characters, as on SQLite; foreign
-// keys are checked at once; a unique index of some rows has a column more, which is null in the others.
+// define: text is compared and sorted by its characters, as on SQLite; a
+// foreign key that is to be checked at the commit is so by lateKeys; a unique index of some rows has a column more, which is null in the others.
 func (s *mariadb) define(statement string) []string {
 	if m := partialIndex.FindStringSubmatch(statement); m != nil {
 		column := m[1] + "_only"
@@ -557,6 +651,7 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 			return err
 		}
 	}
+	s.late.load(all)
 	resumed := true
 	for _, schema := range all {
 		for version := have[schema.Module] + 1; version <= len(schema.Steps); version++ {

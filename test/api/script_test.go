@@ -1,7 +1,6 @@
 package api
 
 import (
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	_ "modernc.org/sqlite"
-
 	message "isospin/api/feed"
 	"isospin/internal/store"
+	"isospin/internal/store/storetest"
 	"isospin/test/servertest"
 )
 
@@ -369,44 +367,7 @@ func (p *player) report(t *testing.T, at string, words []string) {
 // snapshot reads all tables but the events': table → primary key → row.
 func (p *player) snapshot(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+p.Database+"?mode=ro")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	tables := map[string]map[string]string{}
-	for _, table := range texts(t, db, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT IN ('event', 'schema_version')") {
-		keys := strings.Join(texts(t, db, "SELECT name FROM pragma_table_info('"+table+"') WHERE pk > 0 ORDER BY pk"), " || '/' || ")
-		all := strings.Join(texts(t, db, "SELECT 'quote(' || name || ')' FROM pragma_table_info('"+table+"')"), " || '/' || ")
-		rows := map[string]string{}
-		for _, r := range texts(t, db, "SELECT "+keys+" || char(10) || "+all+" FROM "+table) {
-			k, v, _ := strings.Cut(r, "\n")
-			rows[k] = v
-		}
-		tables[table] = rows
-	}
-	return tables
-}
-
-func texts(t *testing.T, db *sql.DB, query string) []string {
-	t.Helper()
-	rows, err := db.Query(query)
-	if err != nil {
-		t.Fatalf("%s: %v", query, err)
-	}
-	defer rows.Close()
-	var list []string
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-		list = append(list, s)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return list
+	return storetest.Rows(t, p.Connection)
 }
 
 func diffOf(before, after map[string]map[string]string) string {

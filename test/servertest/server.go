@@ -21,6 +21,7 @@ import (
 
 	"isospin/internal/config"
 	"isospin/internal/server"
+	"isospin/internal/store/storetest"
 )
 
 // Networks is a configuration with physical networks and tunnels, for most tests.
@@ -45,8 +46,8 @@ type Server struct {
 	*server.Server
 	// URL of the API, without a slash at the end.
 	URL string
-	// Database file.
-	Database string
+	// Database file, if it is SQLite; Connection as [database] connection has it.
+	Database, Connection string
 	// Feed is the Unix socket of the agents' feed.
 	Feed string
 
@@ -64,7 +65,7 @@ func Start(t testing.TB, text string) *Server {
 // StartIn is Start in a directory that may hold the database of a former server.
 func StartIn(t testing.TB, dir, text string) *Server {
 	t.Helper()
-	s := &Server{Database: filepath.Join(dir, "neutron.sqlite"), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	s := &Server{Database: filepath.Join(dir, "neutron.sqlite"), Connection: storetest.NewIn(t, dir), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	// Paths of sockets are short: a test's own directory may be too deep.
 	sockets, err := os.MkdirTemp("", "feed")
 	if err != nil {
@@ -72,8 +73,8 @@ func StartIn(t testing.TB, dir, text string) *Server {
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
 	s.Feed = filepath.Join(sockets, "s")
-	cfg, err := config.FromText(fmt.Sprintf("[DEFAULT]\nauth_strategy = noauth\nbind_host = 127.0.0.1\nbind_port = 0\nstate_path = %s\n[database]\nconnection = sqlite:///%s\n[isospin]\nfeed_listen = unix:%s\n%s",
-		dir, s.Database, s.Feed, text))
+	cfg, err := config.FromText(fmt.Sprintf("[DEFAULT]\nauth_strategy = noauth\nbind_host = 127.0.0.1\nbind_port = 0\nstate_path = %s\n[database]\nconnection = %s\n[isospin]\nfeed_listen = unix:%s\n%s",
+		dir, s.Connection, s.Feed, text))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,12 +12,13 @@ import (
 	"isospin/internal/identity"
 	"isospin/internal/resource"
 	"isospin/internal/store"
+	"isospin/internal/store/storetest"
 )
 
 // TestLife: an agent lives while it is heard of; only news of it are events.
 func TestLife(t *testing.T) {
 	ctx := identity.System(context.Background())
-	db, err := store.Open(ctx, store.Options{Connection: "sqlite://", Logger: slog.New(slog.DiscardHandler)})
+	db, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,10 @@ func Kind() string {
 	return SQLite
 }
 
+// Rehearse tells whether the environment asks for each transaction to be
+// undone and run again (ISOSPIN_TEST_REHEARSE, see store.Options).
+func Rehearse() bool { return os.Getenv("ISOSPIN_TEST_REHEARSE") != "" }
+
 // New makes an empty database of the kind that the environment chooses, which
 // is removed when the test ends. It returns its [database] connection.
 func New(t testing.TB) string { return NewOf(t, Kind()) }
@@ -127,8 +131,8 @@ var mariadb = &server{
 				return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
 			}
 		}
-		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data"},
-			[]string{run, "--no-defaults", "--datadir=DIR/data", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
+		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data", "--tmpdir=DIR"},
+			[]string{run, "--no-defaults", "--datadir=DIR/data", "--tmpdir=DIR", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
 				"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=300", "--character-set-server=latin1"}, nil
 	},
 	source: func(dir string) string { return "root@unix(" + dir + "/socket)/" },
