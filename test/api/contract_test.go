@@ -230,6 +230,9 @@ func TestAttributes(t *testing.T) {
 				if name == "project_id" {
 					name = "tenant_id"
 				}
+				if collection == "port_associations" && strings.HasPrefix(f.Alias, "standard-attr-") {
+					continue // of BGP VPNs, which have a sub-resource of the same name as local IPs
+				}
 				if _, ok := want[collection][name]; ok && f.Alias == "standard-attr-description" {
 					continue // for those that define none of their own
 				}

@@ -70,7 +70,7 @@ var localIPs = resource.NewSlot[[]port.LocalIP](port.LocalIPs)
 
 var schema = store.Schema{Module: "ext/localip", Steps: [][]string{{
 	`CREATE TABLE local_ip (
-		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
+		id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(1024) NOT NULL,
 		revision_number BIGINT NOT NULL, created_at VARCHAR(32) NOT NULL, updated_at VARCHAR(32) NOT NULL,
 		name VARCHAR(255) NOT NULL, local_port_id VARCHAR(36) NOT NULL REFERENCES port (id), network_id VARCHAR(36) NOT NULL,
 		local_ip_address VARCHAR(64) NOT NULL, ip_mode VARCHAR(32) NOT NULL)`,
@@ -108,7 +108,14 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "local_ip_address", Flags: post | visible | resource.EnforcePolicy | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:ip_address_or_none": nil}, Type: "string|null"},
 		resource.Attribute{Name: "ip_mode", Flags: post | visible | filter | sortKey, Default: "translate", Validate: resource.Rules{"type:values": []any{"translate", "passthrough"}}, Type: "string"},
 	)
-	return r.Add(resource.StandardAttributes(false)...)
+	for _, a := range resource.StandardAttributes(false) {
+		if a.Name == "description" { // longer than that of others, and in sort keys
+			a.Flags |= sortKey
+			a.Validate = resource.Rules{"type:string": int64(1024)}
+		}
+		r.Add(a)
+	}
+	return r
 }
 
 func newAssociationResource(parent *resource.Resource) *resource.Resource {
