@@ -81,9 +81,9 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "tenant_id", Flags: post, Validate: resource.Rules{"type:string": 255}, Type: "string"},
 		resource.Attribute{Name: "network_id", Flags: post | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
-		resource.Attribute{Name: "physical_network", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 64}, Type: "string"},
+		resource.Attribute{Name: "physical_network", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 64}, Type: "string|null"},
 		resource.Attribute{Name: "network_type", Flags: post | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:string": 32}, Type: "string"},
-		resource.Attribute{Name: "segmentation_id", Flags: post | visible | sortKey, Default: resource.Unspecified, Convert: "convert_to_int", Type: "int"},
+		resource.Attribute{Name: "segmentation_id", Flags: post | visible | sortKey, Default: resource.Unspecified, Convert: "convert_to_int", Type: "int|null"},
 		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:name_string_or_none": 255}, Type: "string|null"},
 	)
 	return r.Add(resource.StandardAttributes(false)...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 
 	"isospin/internal/core"
@@ -125,6 +126,10 @@ func notAll(networkID string) error {
 	return fault.New(fault.Invalid, "SubnetsNotAllAssociatedWithSegments", "All of the subnets on network '%s' must either all be associated with segments or all not associated with any segment.", networkID)
 }
 
+// everywhere tells whether the subnet is for addresses that are announced by
+// routing, whatever the segment.
+func everywhere(n *subnet.Subnet) bool { return slices.Contains(n.ServiceTypes, "network:routed") }
+
 // beforeSubnet checks the segment of a new subnet.
 func (s *service) beforeSubnet(_ context.Context, tx *store.Tx, n *subnet.Subnet, beside []*subnet.Subnet) error {
 	if n.SegmentID != nil {
@@ -133,7 +138,7 @@ func (s *service) beforeSubnet(_ context.Context, tx *store.Tx, n *subnet.Subnet
 		}
 	}
 	for _, b := range beside {
-		if (b.SegmentID == nil) != (n.SegmentID == nil) {
+		if (b.SegmentID == nil) != (n.SegmentID == nil) && !everywhere(b) && !everywhere(n) {
 			return notAll(n.NetworkID)
 		}
 	}

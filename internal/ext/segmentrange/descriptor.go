@@ -90,7 +90,7 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Default: "", Validate: resource.Rules{"type:name_string": 255}, Type: "string"},
 		resource.Attribute{Name: "default", Flags: visible, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "shared", Flags: post | visible, Default: true, Convert: "convert_to_boolean", Type: "bool"},
-		resource.Attribute{Name: "tenant_id", Flags: post | visible | resource.RequiredByPolicy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
+		resource.Attribute{Name: "tenant_id", Flags: post | visible | resource.RequiredByPolicy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string|null"},
 		resource.Attribute{Name: "network_type", Flags: post | visible | filter, Default: resource.Unspecified, Validate: resource.Rules{"type:values": []any{"vlan", "vxlan", "gre", "geneve"}}, Type: "string"},
 		resource.Attribute{Name: "physical_network", Flags: post | visible | filter, Default: resource.Unspecified, Validate: resource.Rules{"type:string": 64}, Type: "string"},
 		resource.Attribute{Name: "minimum", Flags: post | put | visible, Required: true, Convert: "convert_to_int", Validate: bounds, Type: "int"},
