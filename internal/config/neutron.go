@@ -42,8 +42,6 @@ func init() {
 		{"DEFAULT", "min_rtr_adv_interval", absent},
 		{"DEFAULT", "max_routes", absent},
 		{"DEFAULT", "network_auto_schedule", dhcp},
-		{"DEFAULT", "vlan_qinq", absent},
-		{"DEFAULT", "vlan_transparent", absent},
 		{"QUOTAS", "quota_driver", absent},
 		{"agent", "arp_responder", forwarding},
 		{"agent", "explicitly_egress_direct", absent},

@@ -61,6 +61,7 @@ func (r *router) apply(ctx context.Context, w *wanted, there []plug.Plugged) err
 		reconcile.Phase{Name: "devices that are gone", Run: func(ctx context.Context) error { return r.prune(ctx, w, there) }},
 		reconcile.Phase{Name: "devices", Run: func(ctx context.Context) error { return r.plug(ctx, w) }},
 		reconcile.Phase{Name: "choice among next hops", Run: inside(func() error { return sysctl.Set(w.Balance...) })},
+		reconcile.Phase{Name: "neighbour proxies", Run: inside(w.Proxies.apply)},
 		reconcile.Phase{Name: "routes", Run: inside(func() error { return route.Set(route.Main, w.Routes) })},
 		reconcile.Phase{Name: "routes of gateways", Run: inside(func() error { return setPolicy(w) })},
 		reconcile.Phase{Name: "advertisements", Run: func(context.Context) error { return r.advertise(w) }},

@@ -77,6 +77,8 @@ type Feature struct {
 	doomed  map[string]struct{}
 	backoff reconcile.Backoff[string]
 	timer   *time.Timer
+
+	helpers helperSupport
 }
 
 var _ runtime.Feature = (*Feature)(nil)
@@ -239,7 +241,7 @@ func (f *Feature) touched(routers map[string]*feed.Router, changes runtime.Chang
 			touched[id] = struct{}{}
 		}
 		for id, r := range routers {
-			if len(changes.Ports) > 0 && usesPort(r, changes.Ports) {
+			if len(changes.Ports) > 0 && usesPort(r, changes.Ports) || len(changes.QoSPolicies) > 0 && usesPolicy(r, changes.QoSPolicies) {
 				touched[id] = struct{}{}
 			}
 		}
@@ -311,7 +313,10 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 		p, known := state.Ports[port]
 		return !known || p.AdminStateUp
 	})
+	var without []string
 	if plan != nil {
+		planLimits(plan, wanted, state.QoSPolicies)
+		without = f.planHelpers(ctx, plan, wanted.ConntrackHelpers)
 		err = errors.Join(err, r.apply(ctx, plan, there), f.metering.apply(ctx, wanted))
 	}
 	result := &feed.Applied{
@@ -319,6 +324,9 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 	}
 	if err != nil {
 		result.State, result.Error = feed.State_STATE_ERROR, err.Error()
+	} else if len(without) > 0 { // the router works in spite of it
+		result.Error = "this host's kernel does not have the connection tracking helpers " + strings.Join(without, ", ")
+		f.logger.Warn("connection tracking helpers are left out", "router", id, "helpers", without)
 	}
 	return result
 }

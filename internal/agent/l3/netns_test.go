@@ -137,7 +137,7 @@ func (w *world) start() {
 // apply applies the routers and returns the results by id.
 func (w *world) apply(changes runtime.Changes, routers ...*feed.Router) map[string]*feed.Applied {
 	w.t.Helper()
-	next := &runtime.State{Routers: map[string]*feed.Router{}, Ports: w.state.Ports, AdminStateUp: w.state.AdminStateUp}
+	next := &runtime.State{Routers: map[string]*feed.Router{}, Ports: w.state.Ports, QoSPolicies: w.state.QoSPolicies, AdminStateUp: w.state.AdminStateUp}
 	for _, r := range routers {
 		next.Routers[r.Id] = proto.Clone(r).(*feed.Router)
 	}

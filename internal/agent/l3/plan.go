@@ -26,7 +26,7 @@ type wanted struct {
 	ID        string
 	Namespace string
 	Settings  []sysctl.Setting
-	Rules     nft.Objects
+	Rules     nft.Helped
 	NAT       translation
 	Devices   []plug.Device // the gateways last
 	Routes    []route.Route
@@ -35,6 +35,7 @@ type wanted struct {
 	Tables         map[int][]route.Route
 	Balance        []sysctl.Setting
 	Advertisements map[string]radv.Advertisement // by device
+	Proxies        neighbourProxies
 }
 
 // translation is what the rules translate, for telling which tracked flows
@@ -45,6 +46,7 @@ type translation struct {
 	SNAT     bool
 	ToFixed  map[netip.Addr]netip.Addr // floating to fixed
 	ToPublic map[netip.Addr]netip.Addr // fixed to floating
+	Forwards []forwarding              // of ports, sorted
 }
 
 // port is a router port as the feed has it, with its values parsed.
@@ -124,6 +126,9 @@ func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
 	if err := planFloatingIPs(w, gateways, r.FloatingIps); err != nil {
 		failed = append(failed, err)
 	}
+	if err := planForwardings(w, gateways, r.PortForwardings); err != nil {
+		failed = append(failed, err)
+	}
 	planGateways(w, gateways)
 	if err := planRoutes(w, ports, r.Routes); err != nil {
 		failed = append(failed, err)
@@ -143,7 +148,10 @@ func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
 		}
 	}
 	w.Settings = planSettings(v6)
-	w.Rules = rules(gateways, w.NAT)
+	w.Rules.Objects = slices.Concat(rules(gateways, w.NAT), forwardRules(w.NAT.Forwards))
+	if err := planProxies(w, gateways, ports, r); err != nil {
+		failed = append(failed, err)
+	}
 	return w, errors.Join(failed...)
 }
 

@@ -47,7 +47,7 @@ func rules(gateways []*outside, t translation) nft.Objects {
 	}
 	o = append(o, gatewayRules(gateways)...)
 	quoted := anyOf(gateways)
-	if t.SNAT || len(t.ToFixed) > 0 {
+	if t.SNAT || len(t.ToFixed) > 0 || len(t.Forwards) > 0 {
 		// A packet of no known flow is not translated and would leave with an
 		// internal address. Between internal networks it may pass: tenants' routes
 		// may show us one direction only.
@@ -79,7 +79,7 @@ func rules(gateways []*outside, t translation) nft.Objects {
 // unjustified tells whether a tracked flow is translated in a way that the
 // rules do not ask for (any more), and so must end.
 func (t translation) unjustified(f conntrack.Flow) bool {
-	if f.DestinationTranslated() && f.Destination != metadataAddress && t.ToFixed[f.Destination] != f.ReplySource {
+	if f.DestinationTranslated() && f.Destination != metadataAddress && t.ToFixed[f.Destination] != f.ReplySource && !t.forwards(f) {
 		return true
 	}
 	if !f.SourceTranslated() {

@@ -96,3 +96,20 @@ type Service struct {
 func New() *Service {
 	return &Service{RouterConditions: map[string]func([]any) (string, []any){}}
 }
+
+// Limited routers and floating IPs are what the hub keeps of them under "router"
+// and "floatingip", for families that limit their traffic.
+type (
+	// LimitedRouter is a router.
+	LimitedRouter interface {
+		// GatewayLimit is the host that serves the router (empty: none does) and the
+		// QoS policy of its gateway (empty: none).
+		GatewayLimit() (host, policyID string)
+	}
+	// LimitedFloatingIP is a floating IP.
+	LimitedFloatingIP interface {
+		// Limit is the router that has the floating IP (empty: none), its external
+		// network, and its own QoS policy (empty: none).
+		Limit() (routerID, networkID, policyID string)
+	}
+)

@@ -212,15 +212,7 @@ func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
 			ids = append(ids, p.NetworkID)
 		}
 	}
-	err := s.core.Store.View(ctx, func(tx *store.Tx) error {
-		return store.Child(tx, "SELECT network_id, qos_policy_id FROM qos_network_policy WHERE %s", "network_id", ids, func(scan func(...any) error) error {
-			var id, policy string
-			err := scan(&id, &policy)
-			by[id] = &policy
-			return err
-		})
-	})
-	if err != nil {
+	if err := s.networkPolicies(ctx, ids, by); err != nil {
 		s.core.Logger.ErrorContext(ctx, "policies of networks are not shown with ports", "error", err)
 		return
 	}
@@ -231,6 +223,18 @@ func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
 			s.core.Logger.ErrorContext(ctx, "the policy of a network is not shown with a port", "port", p.ID, "error", err)
 		}
 	}
+}
+
+// networkPolicies reads the policies of networks into by.
+func (s *service) networkPolicies(ctx context.Context, ids []string, by map[string]*string) error {
+	return s.core.Store.View(ctx, func(tx *store.Tx) error {
+		return store.Child(tx, "SELECT network_id, qos_policy_id FROM qos_network_policy WHERE %s", "network_id", ids, func(scan func(...any) error) error {
+			var id, policy string
+			err := scan(&id, &policy)
+			by[id] = &policy
+			return err
+		})
+	})
 }
 
 var ofNetwork = resource.NewSlot[*string](networkAttribute)

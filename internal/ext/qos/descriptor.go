@@ -16,7 +16,7 @@ import (
 )
 
 func init() {
-	ext.Register(ext.Module{Name: "qos", Schemas: []store.Schema{schema}, Install: install})
+	ext.Register(ext.Module{Name: "qos", Schemas: []store.Schema{schema}, Install: install, After: []string{"router"}})
 }
 
 func install(c *core.Core, f *feed.Hub) error {
@@ -43,6 +43,7 @@ func install(c *core.Core, f *feed.Hub) error {
 	s.registerRules(c)
 	c.Registry.Add(newRuleTypes().Resource)
 	s.hook()
+	s.extendL3(c)
 	project(f, s)
 	return nil
 }
@@ -159,6 +160,15 @@ var schema = store.Schema{Module: "ext/qos", Steps: [][]string{{
 		port_id VARCHAR(36) PRIMARY KEY REFERENCES port (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
 		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id))`,
 	`CREATE INDEX qos_port_policy_policy ON qos_port_policy (qos_policy_id)`,
+}, {
+	`CREATE TABLE qos_floatingip_policy (
+		floatingip_id VARCHAR(36) PRIMARY KEY REFERENCES floatingip (id) ON DELETE CASCADE,
+		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id))`,
+	`CREATE INDEX qos_floatingip_policy_policy ON qos_floatingip_policy (qos_policy_id)`,
+	`CREATE TABLE qos_router_policy (
+		router_id VARCHAR(36) PRIMARY KEY REFERENCES router (id) ON DELETE CASCADE,
+		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id))`,
+	`CREATE INDEX qos_router_policy_policy ON qos_router_policy (qos_policy_id)`,
 }}}
 
 const (

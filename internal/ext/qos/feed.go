@@ -13,19 +13,26 @@ import (
 type projection struct {
 	// bound: network → host → bound ports there.
 	bound map[string]map[string]int
-	// networks: policy → networks that have it. ports: policy → host → ports there that have it.
+	// networks: policy → networks that have it. ports: policy → host → ports, floating IPs and gateways there that have it.
 	networks map[string]map[string]struct{}
 	ports    map[string]map[string]int
 	// ofHost: host → policy → the number of its ports and networks that refer to it.
 	ofHost map[string]map[string]int
+	// Routers and floating IPs by id; floatingOf: router → floating IP → present.
+	routers    map[string]limitedRouter
+	floating   map[string]limitedFloatingIP
+	floatingOf map[string]map[string]struct{}
 }
 
 func project(h *feed.Hub, s *service) {
 	feed.Keep(h, "policy", func(tx *store.Tx) ([]*Policy, error) { return s.policies.Table.Select(tx, "") }, func(p *Policy) string { return p.ID })
-	h.Project(&projection{
+	p := &projection{
 		bound: map[string]map[string]int{}, networks: map[string]map[string]struct{}{},
 		ports: map[string]map[string]int{}, ofHost: map[string]map[string]int{},
-	})
+		routers: map[string]limitedRouter{}, floating: map[string]limitedFloatingIP{}, floatingOf: map[string]map[string]struct{}{},
+	}
+	h.Project(p)
+	h.Complete(message.Kind_KIND_ROUTER, p.complete)
 }
 
 func key(id string) feed.Key { return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: id} }
@@ -93,6 +100,8 @@ func (p *projection) Apply(c *feed.Copy, ch feed.Change, mark feed.Marker) {
 				p.refer(host, now, 1, mark)
 			}
 		}
+	case "router", "floatingip":
+		p.applyL3(ch, mark)
 	case "port":
 		if o, _ := ch.Old.(*port.Port); o != nil {
 			p.place(c, o, -1, mark)

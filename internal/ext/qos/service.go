@@ -121,7 +121,9 @@ func (s *service) update(ctx context.Context, tx *store.Tx, old, want *Policy, b
 // users are the projects that use a policy.
 func users(tx *store.Tx, id string) ([]string, error) {
 	return rbac.Projects(tx, `SELECT n.project_id FROM qos_network_policy b JOIN network n ON n.id = b.network_id WHERE b.qos_policy_id = ?
-		UNION SELECT p.project_id FROM qos_port_policy b JOIN port p ON p.id = b.port_id WHERE b.qos_policy_id = ?`, id, id)
+		UNION SELECT p.project_id FROM qos_port_policy b JOIN port p ON p.id = b.port_id WHERE b.qos_policy_id = ?
+		UNION SELECT f.project_id FROM qos_floatingip_policy b JOIN floatingip f ON f.id = b.floatingip_id WHERE b.qos_policy_id = ?
+		UNION SELECT r.project_id FROM qos_router_policy b JOIN router r ON r.id = b.router_id WHERE b.qos_policy_id = ?`, id, id, id, id)
 }
 
 // checkUnsharing refuses to take a policy away from projects that use it. As in
@@ -171,6 +173,8 @@ func (s *service) delete(ctx context.Context, tx *store.Tx, p *Policy) error {
 	for _, use := range []struct{ kind, query string }{
 		{"port", "SELECT port_id FROM qos_port_policy WHERE qos_policy_id = ? ORDER BY port_id"},
 		{"network", "SELECT network_id FROM qos_network_policy WHERE qos_policy_id = ? ORDER BY network_id"},
+		{"fip", "SELECT floatingip_id FROM qos_floatingip_policy WHERE qos_policy_id = ? ORDER BY floatingip_id"},
+		{"router", "SELECT router_id FROM qos_router_policy WHERE qos_policy_id = ? ORDER BY router_id"},
 	} {
 		var id string
 		if err := tx.Row(use.query, []any{p.ID}, &id); err == nil {

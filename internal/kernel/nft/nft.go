@@ -48,19 +48,66 @@ func (o Objects) fill(tx *knftables.Transaction) {
 	}
 }
 
+// Scripted is the content of a table.
+type Scripted interface {
+	// Script returns the commands that make the table, as for `nft -f`.
+	Script() (string, error)
+}
+
+// Helper is a helper of connection tracking that rules set by its name, as
+// `ct helper set "name"`. Both its kernel and its protocol are words of nft.
+type Helper struct {
+	Name     string
+	Kernel   string // the kernel's name of it, "ftp"
+	Protocol string // tcp or udp
+}
+
+func (h Helper) command() string {
+	return fmt.Sprintf("add ct helper inet %s %s { type %q protocol %s ; }\n", TableName, h.Name, h.Kernel, h.Protocol)
+}
+
+// Supported asks the kernel whether it has a helper; nothing is changed.
+func (h Helper) Supported(ctx context.Context) bool {
+	cmd := exec.CommandContext(ctx, "nft", "-c", "-f", "-")
+	cmd.Stdin = strings.NewReader("add table inet " + TableName + "\n" + h.command())
+	return cmd.Run() == nil
+}
+
+// Helped is a table with helpers, which come before the objects.
+type Helped struct {
+	Objects Objects
+	Helpers []Helper
+}
+
+// Script implements Scripted.
+func (h Helped) Script() (string, error) {
+	head, err := Objects(nil).Script()
+	if err != nil {
+		return "", err
+	}
+	whole, err := h.Objects.Script()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString(head)
+	for _, helper := range h.Helpers {
+		b.WriteString(helper.command())
+	}
+	b.WriteString(strings.TrimPrefix(whole, head))
+	return b.String(), nil
+}
+
 // Table is the table, in whichever namespace its methods are called.
 // Safe for concurrent use.
-type Table struct {
-	nft knftables.Interface
-}
+type Table struct{}
 
 // Open looks for the nft program and what it can do.
 func Open() (*Table, error) {
-	n, err := knftables.New(knftables.InetFamily, TableName, knftables.NoObjectCommentEmulation)
-	if err != nil {
+	if _, err := knftables.New(knftables.InetFamily, TableName, knftables.NoObjectCommentEmulation); err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
-	return &Table{nft: n}, nil
+	return &Table{}, nil
 }
 
 // Fingerprint identifies the exact content of a table in the kernel.
@@ -70,7 +117,7 @@ type Fingerprint string
 // say. known is the Fingerprint of the last Replace, empty after a restart:
 // with it changes by others are noticed and undone. The table is replaced in
 // one transaction, so no packet sees a part of it.
-func (t *Table) Replace(ctx context.Context, objects Objects, known Fingerprint) (now Fingerprint, changed bool, err error) {
+func (t *Table) Replace(ctx context.Context, objects Scripted, known Fingerprint) (now Fingerprint, changed bool, err error) {
 	script, err := objects.Script()
 	if err != nil {
 		return "", false, err
@@ -84,13 +131,14 @@ func (t *Table) Replace(ctx context.Context, objects Objects, known Fingerprint)
 	if now = fingerprint(listing); strings.Contains(listing, "\tchain "+name+" {") && (known == "" || known == now) {
 		return now, false, nil
 	}
-	tx := t.nft.NewTransaction()
-	objects.fill(tx)
-	tx.Add(&knftables.Chain{Name: name})
-	if err := t.nft.Run(ctx, tx); err != nil {
-		// nft repeats each command that it did not come to; the first line says why.
-		reason, _, _ := strings.Cut(err.Error(), "\n^")
-		return "", false, fmt.Errorf("replace nftables table %s: %s", TableName, strings.ReplaceAll(reason, "\n", ": "))
+	var stderr strings.Builder
+	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(script + "add chain inet " + TableName + " " + name + "\n")
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		// nft repeats each command that it did not come to; the first lines say why.
+		reason, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n^")
+		return "", false, fmt.Errorf("replace nftables table %s: %w: %s", TableName, err, strings.ReplaceAll(reason, "\n", ": "))
 	}
 	if listing, err = list(ctx); err != nil {
 		return "", true, err
