@@ -339,7 +339,7 @@ func TestReference(t *testing.T) {
 		"\n### `size`\n\nA size.\n\n* Type: integer, from 1 to 10\n* Default: `5`\n* Older name: `[old] length`\n* Older name: `[other] len`\n",
 		"* Default: the host name of the machine\n",
 		"* Secret: never shown",
-		"| `[DEFAULT] transport_url` | the server and its agents need no message broker |",
+		"| `[DEFAULT] rpc_workers` | the server and its agents need no message broker |",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the reference lacks %q", want)
