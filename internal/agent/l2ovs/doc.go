@@ -18,7 +18,7 @@
 //	105  from the uplink (tunnels or physical network)
 //	110  anti-spoofing of filtered ports; 111: IPv6 source
 //	115  learning of addresses that the server does not know
-//	120  services on this host: DHCP, metadata address
+//	120  services on this host: DHCP, metadata address, local IPs; 122: local IPs, translated
 //	130  egress: conntrack; 131: state; 132: rules
 //	140  lookup of the destination; 141: learned ones; 142: unknown ones
 //	150  flooding; 151: what depends on the origin

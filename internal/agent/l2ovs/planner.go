@@ -123,6 +123,7 @@ func (p *planner) plan(want *runtime.State, f *facts, changes runtime.Changes) {
 	p.planSets(want, changes)
 	p.planPorts(want, f)
 	p.planNetworks(want)
+	p.planLocalIPs()
 	p.planTunnels(want, f, changes)
 }
 

@@ -17,6 +17,7 @@ const (
 	tableLearn          = 115
 	tableServices       = 120
 	tableSolicitations  = 121 // of br-int and br-tun: neighbour solicitations made advertisements
+	tableLocalIP        = 122
 	tableEgressTrack    = 130
 	tableEgressState    = 131
 	tableEgressRules    = 132
@@ -48,6 +49,7 @@ const (
 
 // Registers of br-int:
 //
+//	reg3   1: an answer that has been put to the connections of local IPs
 //	reg5   OpenFlow port to deliver to; 0: flooding or not known yet; 0xffff: the uplink
 //	reg6   local VLAN of the network, which is its conntrack zone too
 //	reg7   egress policy of the source port; 0: none
