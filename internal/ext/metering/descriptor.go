@@ -77,6 +77,8 @@ const (
 func newLabelResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "metering_label", Collection: "metering_labels", Path: "metering-labels", Prefix: "/metering", Older: true,
+		// No update: policies have no action for it.
+		Only:     []resource.Operation{resource.Show, resource.List, resource.Create, resource.Delete},
 		NotFound: "MeteringLabelNotFound", NotFoundText: "Metering label '%s' does not exist.",
 	}
 	return r.Add(
@@ -91,6 +93,8 @@ func newLabelResource() *resource.Resource {
 func newRuleResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "metering_label_rule", Collection: "metering_label_rules", Path: "metering-label-rules", Prefix: "/metering", Older: true,
+		// No update, though attributes look as if there were one: policies have no action for it.
+		Only:     []resource.Operation{resource.Show, resource.List, resource.Create, resource.Delete},
 		NotFound: "MeteringLabelRuleNotFound", NotFoundText: "Metering label rule '%s' does not exist.",
 	}
 	return r.Add(
