@@ -131,8 +131,8 @@ var mariadb = &server{
 				return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
 			}
 		}
-		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data", "--tmpdir=DIR"},
-			[]string{run, "--no-defaults", "--datadir=DIR/data", "--tmpdir=DIR", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
+		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data", "--tmpdir=DIR/"},
+			[]string{run, "--no-defaults", "--datadir=DIR/data", "--tmpdir=DIR/", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
 				"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=300", "--character-set-server=latin1"}, nil
 	},
 	source: func(dir string) string { return "root@unix(" + dir + "/socket)/" },
