@@ -560,6 +560,9 @@ func (s *Service) store(ctx context.Context, tx *store.Tx, p *Port) error {
 // Renew saves a port of which its host must be told anew: as a new generation.
 func (s *Service) Renew(ctx context.Context, tx *store.Tx, p *Port) error { return s.store(ctx, tx, p) }
 
+// Store saves a port that an extension has changed, as a new generation for its host.
+func (s *Service) Store(ctx context.Context, tx *store.Tx, p *Port) error { return s.store(ctx, tx, p) }
+
 // SetDevice changes whom a port belongs to and where it is; empty host leaves the binding.
 func (s *Service) SetDevice(ctx context.Context, tx *store.Tx, p *Port, deviceID, owner string) error {
 	p.DeviceID, p.DeviceOwner = deviceID, owner
