@@ -3,6 +3,7 @@ package portforwarding
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -28,7 +29,7 @@ func newService(c *core.Core) *service {
 		Store: c.Store, Resource: res, Table: store.NewTable[Forwarding]("port_forwarding", store.TableOptions[Forwarding]{}),
 		Create: s.create, Update: s.update, Delete: s.delete,
 	})
-	res.Within = s.Within(collection.Parent[Forwarding]{
+	within := s.Within(collection.Parent[Forwarding]{
 		Member: "floatingip_id", Column: "floatingip_id",
 		Of: func(f *Forwarding) string { return f.FloatingIPID },
 		Enter: func(ctx context.Context, tx *store.Tx, id string) error {
@@ -37,7 +38,38 @@ func newService(c *core.Core) *service {
 		},
 		NotFound: func(_, id string) error { return s.NotFound(id) },
 	})
+	res.Within = func(id string) resource.Service { return numbers{within(id)} }
 	return s
+}
+
+// numbers takes ports that clients send as text: their validator lets it pass.
+type numbers struct{ resource.Service }
+
+func (numbers) normal(b *resource.Body) *resource.Body {
+	c := *b
+	c.Values = maps.Clone(b.Values)
+	for _, name := range []string{"external_port", "internal_port"} {
+		if text, ok := c.Values[name].(string); ok {
+			if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 32); err == nil {
+				c.Values[name] = n
+			}
+		}
+	}
+	return &c
+}
+
+// Create implements resource.Service.
+func (n numbers) Create(ctx context.Context, items []*resource.Body) ([]resource.Object, error) {
+	list := make([]*resource.Body, len(items))
+	for i, b := range items {
+		list[i] = n.normal(b)
+	}
+	return n.Service.Create(ctx, list)
+}
+
+// Update implements resource.Service.
+func (n numbers) Update(ctx context.Context, id string, body *resource.Body, match resource.Match) (resource.Object, error) {
+	return n.Service.Update(ctx, id, n.normal(body), match)
 }
 
 // bad is neutron-lib's BadRequest.
