@@ -18,7 +18,6 @@ import (
 	_ "isospin/internal/ext/networkipavailability"
 	_ "isospin/internal/ext/portattribute"
 	_ "isospin/internal/ext/portbinding"
-	_ "isospin/internal/ext/pvlan"
 	_ "isospin/internal/ext/portforwarding"
 	_ "isospin/internal/ext/pvlan"
 	_ "isospin/internal/ext/qos"
@@ -29,6 +28,5 @@ import (
 	_ "isospin/internal/ext/segmentrange"
 	_ "isospin/internal/ext/subnetpool"
 	_ "isospin/internal/ext/trunk"
-	_ "isospin/internal/ext/vlantransparent"
 	_ "isospin/internal/ext/vlantransparent"
 )
