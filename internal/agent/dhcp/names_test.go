@@ -11,7 +11,7 @@ import (
 
 // Ports are found under the names of their dns_assignment, here and elsewhere,
 // in the domain of the cloud and in others.
-func TestNames(t *testing.T) {
+func TestNamesInDomains(t *testing.T) {
 	port := func(name, ip string) *feed.Port {
 		return &feed.Port{DnsName: name, FixedIps: []*feed.FixedIP{{IpAddress: ip}}}
 	}
