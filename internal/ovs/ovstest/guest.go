@@ -186,6 +186,10 @@ func OpenRaw(netns, device string) (*Raw, error) {
 		if r.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
 			return err
 		}
+		// The kernel takes the VLAN tag out of what it hands over.
+		if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+			return err
+		}
 		return unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
 	})
 	if err != nil {
@@ -219,15 +223,38 @@ func (r *Raw) Await(within time.Duration, wanted func(frame []byte) bool) ([]byt
 		if n <= 0 {
 			continue
 		}
-		size, from, err := unix.Recvfrom(r.fd, buffer, 0)
+		control := make([]byte, 128)
+		size, controlSize, _, from, err := unix.Recvmsg(r.fd, buffer, control, 0)
 		if err != nil {
 			return nil, err
 		}
 		if link, ok := from.(*unix.SockaddrLinklayer); ok && link.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		if wanted(buffer[:size]) {
-			return append([]byte(nil), buffer[:size]...), nil
+		if frame := tagged(buffer[:size], control[:controlSize]); wanted(frame) {
+			return append([]byte(nil), frame...), nil
 		}
 	}
+}
+
+// tagged puts the VLAN tag back that the kernel took out of a frame.
+func tagged(frame, control []byte) []byte {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return frame
+	}
+	for _, m := range messages {
+		// struct tpacket_auxdata: three words, two halves, and the tag with its ethertype.
+		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA || len(m.Data) < 20 || len(frame) < 14 {
+			continue
+		}
+		if binary.NativeEndian.Uint32(m.Data)&unix.TP_STATUS_VLAN_VALID == 0 {
+			continue
+		}
+		out := append([]byte(nil), frame[:12]...)
+		out = binary.BigEndian.AppendUint16(out, binary.NativeEndian.Uint16(m.Data[18:]))
+		out = binary.BigEndian.AppendUint16(out, binary.NativeEndian.Uint16(m.Data[16:]))
+		return append(out, frame[12:]...)
+	}
+	return frame
 }
