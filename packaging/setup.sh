@@ -19,6 +19,8 @@ ethtool|ethtool|checksums on veth pairs
 ping|iputils-ping|the lab shows that packets arrive
 /bin/kill|procps|tests stop processes inside namespaces
 make|make|the targets of the Makefile
+/usr/lib/postgresql|postgresql|tests of the store run on each database
+mariadbd|mariadb-server|tests of the store run on each database
 /etc/ssl/certs/ca-certificates.crt|ca-certificates|Go fetches modules over HTTPS
 '
 

@@ -33,6 +33,7 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(
 		newAgentCommand(),
 		newConfigCommand(),
+		newDatabaseCommand(),
 		newLabCommand(),
 		newServerCommand(),
 		newUpCommand(),

@@ -31,7 +31,6 @@ import (
 	"isospin/internal/ext"
 	_ "isospin/internal/ext/all"
 	"isospin/internal/feed"
-	"isospin/internal/notify"
 	"isospin/internal/rest"
 	"isospin/internal/store"
 )
@@ -87,16 +86,16 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Store, err = store.Open(ctx, store.Options{Connection: config.DatabaseConnection.Of(o.Config), Logger: o.Logger}); err != nil {
+	if s.Store, err = OpenStore(ctx, o.Config, o.Logger); err != nil {
 		return nil, err
 	}
 	modules, err := ext.Modules()
 	if err != nil {
 		return nil, err
 	}
-	schemas := append(core.Schemas(), notify.Schema)
-	for _, m := range modules {
-		schemas = append(schemas, m.Schemas...)
+	schemas, err := Schemas()
+	if err != nil {
+		return nil, err
 	}
 	if err := s.Store.Upgrade(ctx, schemas...); err != nil {
 		return nil, fmt.Errorf("database: %w", err)

@@ -105,7 +105,7 @@ func (p *pool) reach(ctx context.Context) error {
 			p.release(c, false)
 			return nil
 		}
-		if !errors.Is(err, ErrUnavailable) || p.limits.Retries >= 0 && try >= p.limits.Retries {
+		if !errors.Is(err, ErrUnavailable) || p.limits.Retries == NoRetries || p.limits.Retries >= 0 && try >= p.limits.Retries {
 			return err
 		}
 		p.log.Warn("the database cannot be reached; trying again", "error", err, "in", p.limits.RetryInterval)

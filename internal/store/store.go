@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -40,13 +41,16 @@ type Pool struct {
 	Wait time.Duration
 	// Recycle is the age at which a connection is replaced; 1 h. Negative: never.
 	Recycle time.Duration
-	// Retries is how often Open tries again to reach the database; 10. Negative: without end.
+	// Retries is how often Open tries again to reach the database; 10. Negative: without end; NoRetries: never.
 	Retries int
 	// RetryInterval is the pause between those; 10 s.
 	RetryInterval time.Duration
 	// Repeats is how often a transaction that lost against another is run again; 20.
 	Repeats int
 }
+
+// NoRetries as Pool.Retries: Open tries once.
+const NoRetries = math.MinInt
 
 // Cost is what a transaction took.
 type Cost struct {

@@ -90,15 +90,6 @@ func (t *Table[T]) Condition(attribute string, condition func(values []any) (str
 	t.options.Conditions[attribute] = condition
 }
 
-// Condition answers filters on an attribute that an extension has added; see
-// TableOptions. It is called before the table is first used.
-func (t *Table[T]) Condition(attribute string, condition func(values []any) (string, []any)) {
-	if t.options.Conditions == nil {
-		t.options.Conditions = map[string]func([]any) (string, []any){}
-	}
-	t.options.Conditions[attribute] = condition
-}
-
 // Name returns the table's name.
 func (t *Table[T]) Name() string { return t.name }
 
