@@ -204,9 +204,9 @@ network_vlan_ranges = public,physnet1:1:4000
 [ml2_type_gre]
 tunnel_id_ranges = 1:1000
 [ml2_type_vxlan]
-vni_ranges = 1:16000
+vni_ranges = 1:2000
 [ml2_type_geneve]
-vni_ranges = 1:1000
+vni_ranges = 1:2000
 max_header_size = 38
 [securitygroup]
 enable_security_group = true
