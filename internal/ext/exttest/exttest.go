@@ -43,6 +43,8 @@ type Options struct {
 	Config string // optional
 	// Logger of the core. Default: what is at least a warning becomes the test's log.
 	Logger *slog.Logger // optional
+	// Trace is told what transactions cost on a database server.
+	Trace func(store.Cost) // optional
 }
 
 // DefaultConfig has VXLAN for projects, and flat and VLAN on any physical network "public" and "physnet1".
@@ -82,7 +84,7 @@ func New(t testing.TB, o Options) *Core {
 	must(t, err)
 	mechanisms, err := mech.Load(c)
 	must(t, err)
-	s, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: o.Logger, Rehearse: storetest.Rehearse()})
+	s, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: o.Logger, Rehearse: storetest.Rehearse(), Trace: o.Trace})
 	must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
