@@ -39,8 +39,8 @@ type fateError struct{ fate, cause error }
 func (e *fateError) Error() string   { return e.fate.Error() + ": " + e.cause.Error() }
 func (e *fateError) Unwrap() []error { return []error{e.fate, e.cause} }
 
-// pool is a database server: transactions run beside each other on connections
-// that are made when they are needed.
+// pool is a database server: transactions run on connections that are made when
+// they are needed; which goes first is the dialect's.
 type pool struct {
 	log     *slog.Logger
 	dialect dialect
@@ -58,9 +58,6 @@ type pool struct {
 	ended   chan struct{}
 	closing sync.Once
 	users   sync.WaitGroup
-
-	// turn is held by transactions that lost several times: they run alone in this process.
-	turn sync.RWMutex
 }
 
 type kept struct {
@@ -211,9 +208,6 @@ func (p *pool) close() error {
 	return nil
 }
 
-// After a transaction has lost so often it runs alone in this process.
-const patience = 2
-
 func (p *pool) tx(ctx context.Context, do func(*Tx) error) error {
 	if err := p.enter(); err != nil {
 		return err
@@ -221,18 +215,7 @@ func (p *pool) tx(ctx context.Context, do func(*Tx) error) error {
 	defer p.users.Done()
 	lost := 0
 	for attempt := 1; ; attempt++ {
-		alone := attempt > patience
-		if alone {
-			p.turn.Lock()
-		} else {
-			p.turn.RLock()
-		}
 		err := p.attempt(ctx, do, true, attempt)
-		if alone {
-			p.turn.Unlock()
-		} else {
-			p.turn.RUnlock()
-		}
 		switch {
 		case err == nil:
 			return nil

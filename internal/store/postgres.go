@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,8 +28,9 @@ const (
 	channelName = "isospin_event"
 )
 
-// postgres is a PostgreSQL server. Transactions are serializable: one that
-// does not fit behind those that were committed meanwhile fails, and is run again.
+// postgres is a PostgreSQL server. Writing transactions run one after the
+// other: each begins by taking one lock, and what it reads then is what those
+// before it have committed.
 type postgres struct {
 	*pool
 	config *pgx.ConnConfig
@@ -38,9 +38,7 @@ type postgres struct {
 	signal func()
 	keys   uniqueKeys
 	// tell is filled when other processes are to be told of events.
-	tell chan struct{}
-	// withheld counts reads that met an event which another may yet precede.
-	withheld atomic.Int64
+	tell     chan struct{}
 	stop     context.CancelFunc
 	watchers sync.WaitGroup
 }
@@ -123,6 +121,7 @@ func postgresConfig(connection string) (*pgx.ConnConfig, error) {
 		c.RuntimeParams["application_name"] = "isospin"
 	}
 	c.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(abandoned)
+	c.RuntimeParams["lock_timeout"] = "30000"
 	c.RuntimeParams["jit"] = "off" // statements are short
 	c.RuntimeParams["timezone"] = "UTC"
 	c.StatementCacheCapacity = 1000
@@ -246,7 +245,7 @@ type postgresSession struct {
 	ctx  context.Context
 	end  context.CancelFunc
 	// prelude begins the transaction together with its first statement.
-	prelude string
+	prelude []queued
 	// tail are statements that go with the commit.
 	tail []queued
 	// dead is why the transaction cannot go on.
@@ -259,20 +258,23 @@ type queued struct {
 	args []any
 }
 
-const (
-	beginSerializable = "BEGIN ISOLATION LEVEL SERIALIZABLE"
-	beginSnapshot     = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+var (
+	// Statements after the lock see all that was committed before it was taken.
+	beginWriting = []queued{{text: "BEGIN ISOLATION LEVEL READ COMMITTED"}, {text: "SELECT pg_advisory_xact_lock(7303015)"}}
+	beginReading = []queued{{text: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}}
+	// beginUpgrade makes programs that start at the same time upgrade one after the other.
+	beginUpgrade = []queued{{text: "BEGIN ISOLATION LEVEL READ COMMITTED"}, {text: "SET LOCAL lock_timeout = 0"}, {text: "SELECT pg_advisory_xact_lock(7303014)"}}
 )
 
 func (c *postgresSession) begin(writable bool) {
 	if writable {
-		c.start(beginSerializable, statementLimit)
+		c.start(beginWriting, statementLimit)
 	} else {
-		c.start(beginSnapshot, statementLimit)
+		c.start(beginReading, statementLimit)
 	}
 }
 
-func (c *postgresSession) start(prelude string, limit time.Duration) {
+func (c *postgresSession) start(prelude []queued, limit time.Duration) {
 	c.ctx, c.end = context.WithTimeout(background, limit)
 	c.prelude, c.tail, c.dead, c.lot, c.statements, c.trips = prelude, nil, nil, nil, 0, 0
 }
@@ -291,8 +293,8 @@ func (c *postgresSession) send(list []queued, place int) (int64, error) {
 	if c.dead != nil {
 		return 0, c.dead
 	}
-	if c.prelude != "" {
-		list, place, c.prelude = append([]queued{{text: c.prelude}}, list...), place+1, ""
+	if len(c.prelude) > 0 {
+		list, place, c.prelude = append(slices.Clone(c.prelude), list...), place+len(c.prelude), nil
 	}
 	c.statements++
 	c.trips++
@@ -360,16 +362,23 @@ func (c *postgresSession) query(query string, args []any, row func(scan func(...
 	c.trips++
 	var rows pgx.Rows
 	var err error
-	if c.prelude == "" {
+	if len(c.prelude) == 0 {
 		rows, err = c.conn.Query(c.ctx, text, args...)
 	} else {
 		b := &pgx.Batch{}
-		b.Queue(c.prelude)
+		for _, q := range c.prelude {
+			b.Queue(q.text, q.args...)
+		}
 		b.Queue(text, args...)
-		c.prelude = ""
 		results := c.conn.SendBatch(c.ctx, b)
 		defer results.Close()
-		if _, err = results.Exec(); err == nil {
+		for range c.prelude {
+			if _, err = results.Exec(); err != nil {
+				break
+			}
+		}
+		c.prelude = nil
+		if err == nil {
 			rows, err = results.Query()
 		}
 	}
@@ -410,7 +419,7 @@ func (c *postgresSession) commit() error {
 	if c.dead != nil {
 		return c.dead
 	}
-	if c.prelude != "" && len(c.tail) == 0 {
+	if len(c.prelude) > 0 && len(c.tail) == 0 {
 		return nil
 	}
 	c.statements += len(c.tail) // send counts the commit
@@ -548,9 +557,8 @@ func (s *postgres) hasTable(tx *Tx, name string) (bool, error) {
 	return n > 0, err
 }
 
-// The number of an event is that of its transaction, which PostgreSQL gives in
-// the order of the first writes, and its place in it. A transaction that has
-// seen another, or changed a row after it, has the higher number.
+// The number of an event is that of its transaction and its place in it. Both
+// the number and the commit come under the lock, so that they are of one order.
 func (s *postgres) writeEvents(tx *Tx, events []Event) error {
 	c := tx.c.(*postgresSession)
 	for i, e := range events {
@@ -561,50 +569,10 @@ func (s *postgres) writeEvents(tx *Tx, events []Event) error {
 	return nil
 }
 
-// settled ends before the oldest transaction that is still open.
-func (s *postgres) settled(tx *Tx) (int64, error) {
-	var n int64
-	err := tx.Row("SELECT (SELECT base FROM event_base) + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) - 1", nil, &n)
-	return n, err
-}
-
-// settledHere is settled without the transactions of other databases of the
-// server. A transaction that ended meanwhile cannot be told, and counts.
-func (s *postgres) settledHere(tx *Tx) (int64, error) {
-	var n int64
-	err := tx.Row(`SELECT (SELECT base FROM event_base) + (COALESCE(MIN(x.id), pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20) - 1
-		FROM (SELECT o.id::text::bigint AS id FROM pg_snapshot_xip(pg_current_snapshot()) AS o (id)) x
-		WHERE NOT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-			WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND a.datname <> current_database()
-			AND l.transactionid = ((x.id & 4294967295)::text)::xid)`, nil, &n)
-	return n, err
-}
+func (s *postgres) settled(tx *Tx) (int64, error) { return tx.LastSequence() }
 
 func (s *postgres) events(tx *Tx, after int64, limit int) ([]Event, error) {
-	settled, err := s.settled(tx)
-	if err != nil {
-		return nil, err
-	}
-	events, err := tx.eventsAfter(after, limit, "")
-	if err != nil || len(events) == 0 || events[len(events)-1].Sequence <= settled {
-		s.withheld.Store(0)
-		return events, err
-	}
-	if settled, err = s.settledHere(tx); err != nil {
-		return nil, err
-	}
-	n := slices.IndexFunc(events, func(e Event) bool { return e.Sequence > settled })
-	if n < 0 {
-		s.withheld.Store(0)
-		return events, nil
-	}
-	// The transaction that is waited for may be undone, and then nobody tells.
-	times := s.withheld.Add(1)
-	time.AfterFunc(min(time.Millisecond<<min(times, 10), 100*time.Millisecond), s.signal)
-	if times%100 == 0 {
-		s.log.Warn("events wait for a transaction of this database that does not end; see pg_stat_activity for the oldest backend_xid", "reads", times)
-	}
-	return events[:n], nil
+	return tx.eventsAfter(after, limit, "")
 }
 
 func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
@@ -618,12 +586,8 @@ func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
 	}
 	c := k.remote.(*postgresSession)
 	err = func() error {
-		c.start("BEGIN", time.Hour)
+		c.start(beginUpgrade, time.Hour)
 		tx := &Tx{c: c, dialect: s, writable: true}
-		// Programs that start at the same time do so one after the other.
-		if err := tx.exec("SELECT pg_advisory_xact_lock(7303014)"); err != nil {
-			return err
-		}
 		if err := upgradeAtOnce(tx, schemas); err != nil {
 			return err
 		}
