@@ -207,7 +207,8 @@ func (f *fuzzer) one() int {
 
 // known5xx are those of the contract: Neutron answers so, and so do we.
 func known5xx(raw []byte) bool {
-	for _, name := range []string{"HTTPNotImplemented", "Invalid", "NoNetworkAvailable", "SubnetAllocationError", "HostMacAddressGenerationFailure"} {
+	for _, name := range []string{"HTTPNotImplemented", "Invalid", "NoNetworkAvailable", "SubnetAllocationError", "HostMacAddressGenerationFailure",
+		"UnableToAddGateways", "UnableToMatchGateways", "UnableToRemoveGateways", "PortBindingError"} {
 		if bytes.Contains(raw, []byte(`"`+name+`"`)) {
 			return true
 		}
