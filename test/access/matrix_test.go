@@ -119,8 +119,7 @@ func targets(t *testing.T, registry *resource.Registry) []target {
 	known := actions(registry)
 	names, _ := contract(t)
 	var list []target
-	names = append(names, "default")
-	for _, name := range append(names, slices.Sorted(maps.Keys(ours))...) {
+	for _, name := range slices.Concat(names, []string{"default"}, slices.Sorted(maps.Keys(ours))) {
 		action, attribute, _ := strings.Cut(name, ":")
 		r, ok := known[name]
 		if !ok {
@@ -287,7 +286,7 @@ func TestPeer(t *testing.T) {
 	}
 	s := servertest.Start(t, servertest.Networks)
 	list := targets(t, s.Core.Registry)
-	ours := decide(t, s.Core.Registry, list)
+	decided := decide(t, s.Core.Registry, list)
 	_, rules := contract(t)
 	type question struct {
 		of     target
@@ -333,7 +332,7 @@ func TestPeer(t *testing.T) {
 	}
 	equal := 0
 	for i, q := range questions {
-		if have := ours[q.of.name][q.s.name][q.caller]; have != (out[i] == '+') {
+		if have := decided[q.of.name][q.s.name][q.caller]; have != (out[i] == '+') {
 			t.Errorf("%s, %s, %s: %v, and oslo.policy says %c", q.of.name, q.s.name, q.caller, have, out[i])
 			continue
 		}
