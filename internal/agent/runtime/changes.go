@@ -5,7 +5,7 @@ import "isospin/api/feed"
 // Empty tells whether nothing has changed.
 func (c *Changes) Empty() bool {
 	return !c.All && len(c.Ports) == 0 && len(c.Networks) == 0 && len(c.Forwarding) == 0 &&
-		len(c.SecurityGroups) == 0 && len(c.AddressSets) == 0 && len(c.Routers) == 0 && len(c.QoSPolicies) == 0 && len(c.Trunks) == 0
+		len(c.SecurityGroups) == 0 && len(c.AddressSets) == 0 && len(c.Routers) == 0 && len(c.QoSPolicies) == 0 && len(c.Trunks) == 0 && len(c.Logs) == 0
 }
 
 // mark notes that the object is new, gone or replaced.
@@ -23,6 +23,8 @@ func (c *Changes) mark(kind feed.Kind, id string) {
 		add(&c.QoSPolicies, id)
 	case feed.Kind_KIND_TRUNK:
 		add(&c.Trunks, id)
+	case feed.Kind_KIND_LOG:
+		add(&c.Logs, id)
 	case feed.Kind_KIND_FORWARDING:
 		c.markForwarding(id, ForwardingChange{Whole: true})
 	case feed.Kind_KIND_ADDRESS_SET:
@@ -65,6 +67,7 @@ func (c *Changes) each(do func(objectKey)) {
 		feed.Kind_KIND_ROUTER:         c.Routers,
 		feed.Kind_KIND_QOS_POLICY:     c.QoSPolicies,
 		feed.Kind_KIND_TRUNK:          c.Trunks,
+		feed.Kind_KIND_LOG:            c.Logs,
 	} {
 		for id := range set {
 			do(objectKey{kind, id})
@@ -90,6 +93,7 @@ func (c *Changes) merge(other *Changes) {
 	union(&c.Routers, other.Routers)
 	union(&c.QoSPolicies, other.QoSPolicies)
 	union(&c.Trunks, other.Trunks)
+	union(&c.Logs, other.Logs)
 	for id, change := range other.Forwarding {
 		c.markForwarding(id, change)
 	}

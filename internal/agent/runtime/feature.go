@@ -49,6 +49,7 @@ type State struct {
 	Routers        map[string]*feed.Router
 	QoSPolicies    map[string]*feed.QoSPolicy
 	Trunks         map[string]*feed.Trunk
+	Logs           map[string]*feed.Log
 	// AdminStateUp by agent type; absent is true.
 	AdminStateUp map[string]bool
 }
@@ -78,6 +79,7 @@ type Changes struct {
 	Routers        map[string]struct{}
 	QoSPolicies    map[string]struct{}
 	Trunks         map[string]struct{}
+	Logs           map[string]struct{}
 }
 
 // ForwardingChange is what changed in one ForwardingTable: port ids, deleted

@@ -73,7 +73,7 @@ func (c *objectsCollector) Collect(out chan<- prometheus.Metric) {
 	for kind, n := range map[string]int{
 		"port": len(state.Ports), "network": len(state.Networks), "forwarding": len(state.Forwarding),
 		"security_group": len(state.SecurityGroups), "address_set": len(state.AddressSets), "router": len(state.Routers),
-		"qos_policy": len(state.QoSPolicies), "trunk": len(state.Trunks),
+		"qos_policy": len(state.QoSPolicies), "trunk": len(state.Trunks), "log": len(state.Logs),
 	} {
 		out <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(n), kind)
 	}

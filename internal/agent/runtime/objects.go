@@ -53,6 +53,7 @@ type objects struct {
 	routers        table[*feed.Router]
 	qosPolicies    table[*feed.QoSPolicy]
 	trunks         table[*feed.Trunk]
+	logs           table[*feed.Log]
 	adminStateUp   map[string]bool // replaced, never changed
 
 	versions map[objectKey]uint64
@@ -78,6 +79,7 @@ func (o *objects) state() *State {
 			Routers:        o.routers.share(),
 			QoSPolicies:    o.qosPolicies.share(),
 			Trunks:         o.trunks.share(),
+			Logs:           o.logs.share(),
 			AdminStateUp:   o.adminStateUp,
 		}
 	}
@@ -166,6 +168,8 @@ func (o *objects) upsert(object *feed.Object) (objectKey, error) {
 		o.qosPolicies.own()[key.id] = body.QosPolicy
 	case *feed.Object_Trunk:
 		o.trunks.own()[key.id] = body.Trunk
+	case *feed.Object_Log:
+		o.logs.own()[key.id] = body.Log
 	case *feed.Object_Forwarding:
 		t := &ForwardingTable{NetworkID: key.id, Entries: make(map[string]*feed.ForwardingEntry, len(body.Forwarding.Entries))}
 		for _, entry := range body.Forwarding.Entries {
@@ -204,6 +208,8 @@ func (o *objects) delete(key objectKey) bool {
 		delete(o.qosPolicies.own(), key.id)
 	case feed.Kind_KIND_TRUNK:
 		delete(o.trunks.own(), key.id)
+	case feed.Kind_KIND_LOG:
+		delete(o.logs.own(), key.id)
 	case feed.Kind_KIND_FORWARDING:
 		delete(o.forwarding.own(), key.id)
 	case feed.Kind_KIND_ADDRESS_SET:
@@ -312,6 +318,9 @@ func messages(state *State, versions map[objectKey]uint64, perMessage int) []*fe
 	for id, v := range state.Trunks {
 		object(feed.Kind_KIND_TRUNK, id).Body = &feed.Object_Trunk{Trunk: v}
 	}
+	for id, v := range state.Logs {
+		object(feed.Kind_KIND_LOG, id).Body = &feed.Object_Log{Log: v}
+	}
 	for id, v := range state.Forwarding {
 		object(feed.Kind_KIND_FORWARDING, id).Body = &feed.Object_Forwarding{Forwarding: &feed.Forwarding{
 			NetworkId: id, Entries: slices.Collect(maps.Values(v.Entries))}}
@@ -346,6 +355,8 @@ func keyOf(object *feed.Object) objectKey {
 		return objectKey{feed.Kind_KIND_QOS_POLICY, body.QosPolicy.GetId()}
 	case *feed.Object_Trunk:
 		return objectKey{feed.Kind_KIND_TRUNK, body.Trunk.GetId()}
+	case *feed.Object_Log:
+		return objectKey{feed.Kind_KIND_LOG, body.Log.GetId()}
 	}
 	return objectKey{}
 }

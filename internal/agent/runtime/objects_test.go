@@ -57,7 +57,7 @@ func (w *world) step(t *rapid.T) *feed.ServerMessage {
 	msg := new(feed.ServerMessage)
 	for range rapid.IntRange(0, 4).Draw(t, "changes") {
 		id := fmt.Sprintf("id%d", rapid.IntRange(0, 3).Draw(t, "id"))
-		kind := feed.Kind(rapid.IntRange(1, 8).Draw(t, "kind"))
+		kind := feed.Kind(rapid.IntRange(1, 9).Draw(t, "kind"))
 		key := objectKey{kind, id}
 		w.version++
 		_, there := w.current[key]
@@ -96,6 +96,8 @@ func (w *world) step(t *rapid.T) *feed.ServerMessage {
 			w.objects[key] = &feed.Object{Version: w.version, Body: &feed.Object_QosPolicy{QosPolicy: &feed.QoSPolicy{Id: id, BandwidthLimits: limits}}}
 		case feed.Kind_KIND_TRUNK:
 			w.objects[key] = &feed.Object{Version: w.version, Body: &feed.Object_Trunk{Trunk: &feed.Trunk{Id: id, PortId: name}}}
+		case feed.Kind_KIND_LOG:
+			w.objects[key] = &feed.Object{Version: w.version, Body: &feed.Object_Log{Log: &feed.Log{Id: id, PortIds: []string{name}}}}
 		case feed.Kind_KIND_FORWARDING:
 			entry := &feed.ForwardingEntry{PortId: fmt.Sprintf("p%d", rapid.IntRange(0, 5).Draw(t, "port")), MacAddress: name}
 			gone := fmt.Sprintf("p%d", rapid.IntRange(6, 9).Draw(t, "gone"))
@@ -198,6 +200,7 @@ func unnamed(from, to *State, c *Changes) (missing []string) {
 	check(&missing, "router", from.Routers, to.Routers, c.Routers)
 	check(&missing, "QoS policy", from.QoSPolicies, to.QoSPolicies, c.QoSPolicies)
 	check(&missing, "trunk", from.Trunks, to.Trunks, c.Trunks)
+	check(&missing, "log", from.Logs, to.Logs, c.Logs)
 	for id := range either(from.Forwarding, to.Forwarding) {
 		a, b, change := from.Forwarding[id], to.Forwarding[id], c.Forwarding[id]
 		if change.Whole {

@@ -122,6 +122,8 @@ func (s *State) has(key objectKey) bool {
 		_, ok = s.QoSPolicies[key.id]
 	case feed.Kind_KIND_TRUNK:
 		_, ok = s.Trunks[key.id]
+	case feed.Kind_KIND_LOG:
+		_, ok = s.Logs[key.id]
 	case feed.Kind_KIND_FORWARDING:
 		_, ok = s.Forwarding[key.id]
 	case feed.Kind_KIND_ADDRESS_SET:
