@@ -93,8 +93,10 @@ var (
 		"Routers without an L3 agent are given to one that comes up.")
 )
 
-// What other services are told.
-var ()
+// DisabledExtensions are those that an operator does without.
+var DisabledExtensions = Strings("isospin", "disabled_extensions", nil,
+	"Extensions of Neutron's latest releases that are left out, with what they change, for clients that presuppose an older release.",
+	Choices("quota-check-limit-default", "subnet-external-network"))
 
 // The feed between the server and the agents.
 var (

@@ -7,6 +7,7 @@ package core
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"isospin/internal/config"
@@ -62,14 +63,15 @@ func Schemas() []store.Schema {
 
 // New wires the core's resources and registers them.
 func New(o Options) *Core {
-	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store), RBAC: rbac.NewTypes(), L3: l3.New(), Providers: &ServiceProviders{}}
+	disabled := config.DisabledExtensions.Of(o.Config)
+	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store, !slices.Contains(disabled, "quota-check-limit-default")), RBAC: rbac.NewTypes(), L3: l3.New(), Providers: &ServiceProviders{}}
 	c.Agents = agent.New(agent.Options{Store: o.Store, DownTime: time.Duration(config.AgentDownTime.Of(o.Config)) * time.Second})
 	c.Networks = network.New(network.Options{
 		Store: o.Store, Drivers: o.Segments, Quota: c.Quotas,
 		TenantTypes: config.ML2TenantNetworkTypes.Of(o.Config), ExternalType: config.ML2ExternalNetworkType.Of(o.Config),
 	})
 	c.Subnets = subnet.New(subnet.Options{
-		Store: o.Store, Networks: c.Networks, Quota: c.Quotas,
+		Store: o.Store, Networks: c.Networks, Quota: c.Quotas, ShowExternal: !slices.Contains(disabled, "subnet-external-network"),
 		MaxNameservers: config.MaxDNSNameservers.Of(o.Config), MaxHostRoutes: config.MaxSubnetHostRoutes.Of(o.Config),
 	})
 	c.Ports = port.New(port.Options{
@@ -83,6 +85,11 @@ func New(o Options) *Core {
 	c.Quotas.Register(quota.Limited{Resource: "port", Table: "port", Default: config.QuotaPort.Of(o.Config)})
 	c.Quotas.Install(c.Registry)
 	c.Registry.AddExtension(extensions()...)
+	for _, x := range recent() {
+		if !slices.Contains(disabled, x.Alias) {
+			c.Registry.AddExtension(x)
+		}
+	}
 	Add(c, c.Networks.Collection)
 	Add(c, c.Subnets.Collection)
 	Add(c, c.Ports.Collection)
@@ -104,10 +111,19 @@ func (c *Core) Seal() error {
 	return c.Registry.Check()
 }
 
-func extensions() []resource.Extension {
-	e := func(alias, name, description, updated string, requires ...string) resource.Extension {
-		return resource.Extension{Alias: alias, Name: name, Description: description, Updated: updated, Requires: requires}
+func e(alias, name, description, updated string, requires ...string) resource.Extension {
+	return resource.Extension{Alias: alias, Name: name, Description: description, Updated: updated, Requires: requires}
+}
+
+// recent are extensions that change what older clients presuppose: [isospin] disabled_extensions leaves them out.
+func recent() []resource.Extension {
+	return []resource.Extension{
+		e("quota-check-limit-default", "Quota engine limit check by default", "By default, the resource usage is checked before a quota limit is applied, unless 'force' is given", "2024-08-21T16:00:00-00:00", "quota-check-limit"),
+		e("subnet-external-network", "Subnet belongs to an external network", "Informs if the subnet belongs to an external network", "2024-02-05T18:00:00-00:00", "external-net"),
 	}
+}
+
+func extensions() []resource.Extension {
 	return []resource.Extension{
 		e("agent", "agent", "The agent management extension.", "2013-02-03T10:00:00-00:00"),
 		e("agent_sort_key", "Agents Sort Key", "Specifies which attributes of agents lists may be sorted by.", "2013-02-03T10:00:00-00:00", "agent"),
@@ -135,9 +151,7 @@ func extensions() []resource.Extension {
 		e("aap-reject-multicast", "Allowed address pairs reject multicast extension", "Multicast addresses, CIDRs and MAC addresses are refused in allowed address pairs", "2026-04-01T00:00:00-00:00", "allowed-address-pairs"),
 		e("agent-resources-synced", "Agent's Resource View Synced to Placement", "Stores success/failure of last sync to Placement", "2018-12-19T00:00:00-00:00", "agent"),
 		e("port-security-groups-filtering", "Port filtering on security groups", "Provides security groups filtering when listing ports", "2018-01-09T09:00:00-00:00"),
-		e("quota-check-limit-default", "Quota engine limit check by default", "By default, the resource usage is checked before a quota limit is applied, unless 'force' is given", "2024-08-21T16:00:00-00:00", "quota-check-limit"),
 		e("sort-key-validation", "Sort keys validation", "Sort keys that resources do not declare are refused", "2018-07-04T10:00:00-00:00", "sorting"),
-		e("subnet-external-network", "Subnet belongs to an external network", "Informs if the subnet belongs to an external network", "2024-02-05T18:00:00-00:00", "external-net"),
 		e("subnet-service-types", "Subnet service types", "Provides ability to set the subnet service_types field", "2016-03-15T18:00:00-00:00"),
 		e("tag-creation", "Tag creation extension", "Adds tags to an object beside those that it has", "2024-23-07T10:00:00-00:00"),
 		e("tag-ports-during-bulk-creation", "Tag Ports During Bulk Creation", "Allow to tag ports during bulk creation", "2019-12-29T19:00:00-00:00"),

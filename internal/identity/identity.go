@@ -86,7 +86,9 @@ func System(ctx context.Context) context.Context {
 const systemPrefix = "system-"
 
 // Asked tells whether a request id is of a client's request.
-func Asked(requestID string) bool { return requestID != "" && !strings.HasPrefix(requestID, systemPrefix) }
+func Asked(requestID string) bool {
+	return requestID != "" && !strings.HasPrefix(requestID, systemPrefix)
+}
 
 // NewRequestID returns a request id as X-Openstack-Request-Id carries it.
 func NewRequestID() string { return "req-" + uuid.NewString() }

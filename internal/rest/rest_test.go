@@ -77,9 +77,9 @@ func TestAuthentication(t *testing.T) {
 }
 
 const (
-	p1 = `{"id":"p1","tenant_id":"demo","project_id":"demo","name":"one","admin_state_up":true,"network_id":"n1","fixed_ips":[],"binding:host_id":"",` +
+	p1 = `{"id":"p1","tenant_id":"demo","project_id":"demo","name":"one","admin_state_up":true,"network_id":"n1","fixed_ips":[],"binding:host_id":"","port_security_enabled":true,` +
 		`"description":"","tags":["blue"],"revision_number":4,"created_at":"","updated_at":""}`
-	p2 = `{"id":"p2","tenant_id":"demo","project_id":"demo","name":"two","admin_state_up":false,"network_id":"n1","fixed_ips":[],"binding:host_id":"",` +
+	p2 = `{"id":"p2","tenant_id":"demo","project_id":"demo","name":"two","admin_state_up":false,"network_id":"n1","fixed_ips":[],"binding:host_id":"","port_security_enabled":true,` +
 		`"description":"","tags":[],"revision_number":0,"created_at":"","updated_at":""}`
 )
 

@@ -31,7 +31,9 @@ type Limited struct {
 
 // Service keeps quotas.
 type Service struct {
-	store   *store.Store
+	store *store.Store
+	// checks: a new limit may not be below what is used, unless forced.
+	checks  bool
 	limited map[string]Limited
 }
 
@@ -42,8 +44,11 @@ var Schema = store.Schema{Module: "core/quota", Steps: [][]string{{
 		PRIMARY KEY (project_id, resource))`,
 }}}
 
-// New returns quotas without any limited resource.
-func New(s *store.Store) *Service { return &Service{store: s, limited: map[string]Limited{}} }
+// New returns quotas without any limited resource. checks: a new limit below
+// what is used is refused even when the client does not ask for the check.
+func New(s *store.Store, checks bool) *Service {
+	return &Service{store: s, checks: checks, limited: map[string]Limited{}}
+}
 
 // Register adds a limited resource; a duplicate panics.
 func (s *Service) Register(l Limited) {
@@ -247,7 +252,7 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 		return nil, fault.BadRequest("Unable to find 'quota' in request body")
 	}
 	limits := map[string]int{}
-	force := false
+	check := s.checks
 	var unknown []string
 	for name, v := range wanted {
 		switch name {
@@ -256,9 +261,16 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 			if err != nil {
 				return nil, err
 			}
-			force = wants == true
+			check = check && wants != true
 			continue
-		case "check_limit", "tenant_id", "project_id": // usage is checked, asked for or not
+		case "check_limit":
+			wants, err := value.Convert("convert_to_boolean", v)
+			if err != nil {
+				return nil, err
+			}
+			check = check || wants == true
+			continue
+		case "tenant_id", "project_id":
 			continue
 		}
 		if _, ok := s.limited[name]; !ok {
@@ -281,7 +293,7 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 	}
 	err := s.store.Tx(ctx, func(tx *store.Tx) error {
 		for name, limit := range limits {
-			if !force && limit >= 0 {
+			if check && limit >= 0 {
 				used, err := s.count(tx, s.limited[name], project, 0)
 				if err != nil {
 					return err

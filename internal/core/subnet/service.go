@@ -25,6 +25,9 @@ type Options struct {
 	// MaxNameservers and MaxHostRoutes are [DEFAULT] max_dns_nameservers and max_subnet_host_routes.
 	MaxNameservers int
 	MaxHostRoutes  int
+	// ShowExternal: subnets of external networks tell so, and are shown to all
+	// who may use these (subnet-external-network).
+	ShowExternal bool
 }
 
 // Service is the subnets collection.
@@ -46,6 +49,10 @@ type Service struct {
 // New returns the subnets collection and hooks it into networks.
 func New(o Options) *Service {
 	s := &Service{options: o}
+	shared := "r.action = 'access_as_shared'"
+	if o.ShowExternal {
+		shared = "r.action IN ('access_as_shared', 'access_as_external')"
+	}
 	table := store.NewTable[Subnet]("subnet", store.TableOptions[Subnet]{
 		Kind:     "subnet",
 		Children: []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet"), fillExternal},
@@ -58,13 +65,12 @@ func New(o Options) *Service {
 		},
 	})
 	s.Collection = collection.New[Subnet](collection.Options[Subnet]{
-		Store: o.Store, Resource: newResource(), Table: table, Quota: o.Quota,
+		Store: o.Store, Resource: newResource(o.ShowExternal), Table: table, Quota: o.Quota,
 		Create: s.create, Update: s.update, Delete: s.delete,
-		// Subnets of external networks are shown to all who may use these.
 		Scope: func(ctx context.Context) (string, []any) {
 			who := identity.From(ctx).ProjectID
 			return `t.project_id = ? OR EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND n.project_id = ?)
-				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND r.target_project IN ('*', ?))`, []any{who, who, who}
+				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND ` + shared + ` AND r.target_project IN ('*', ?))`, []any{who, who, who}
 		},
 	})
 	o.Networks.BeforeDelete = append(o.Networks.BeforeDelete, s.deleteOfNetwork)

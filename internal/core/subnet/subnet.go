@@ -96,7 +96,7 @@ const (
 
 var modes = []any{"dhcpv6-stateful", "dhcpv6-stateless", "slaac"}
 
-func newResource() *resource.Resource {
+func newResource(external bool) *resource.Resource {
 	r := &resource.Resource{
 		Name: "subnet", Collection: "subnets", Path: "subnets", NativePaging: true,
 		Standard: true, Taggable: true, Quota: "subnet",
@@ -117,14 +117,15 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | resource.RequiredByPolicy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
 		// Never shown, but lists are filtered by it: that of the network.
 		resource.Attribute{Name: "shared", Flags: resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
-		// subnet-external-network
-		resource.Attribute{Name: "router:external", Flags: visible | resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		// subnet-service-types
 		resource.Attribute{Name: "service_types", Flags: post | put | visible, Default: resource.Unspecified, Validate: resource.Rules{"type:list_of_subnet_service_types": nil}, Type: "list<string>"},
 		resource.Attribute{Name: "enable_dhcp", Flags: post | put | visible | filter | sortKey, Default: true, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "ipv6_ra_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},
 		resource.Attribute{Name: "ipv6_address_mode", Flags: post | visible | filter | sortKey, Default: resource.Unspecified, Validate: resource.Rules{"type:values": modes}, Type: "string|null"},
 	)
+	if external {
+		r.Add(resource.Attribute{Name: "router:external", Flags: visible | resource.RequiredByPolicy | resource.EnforcePolicy | filter, Default: false, Convert: "convert_to_boolean", Type: "bool"})
+	}
 	r.Add(resource.StandardAttributes(true)...)
 	return r
 }
