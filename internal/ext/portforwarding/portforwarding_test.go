@@ -17,7 +17,6 @@ type world struct {
 	external, private, subnet        string
 	router, port, other, address, at string
 	floating                         string
-	revision                         int64
 }
 
 func newWorld(t *testing.T) *world {
