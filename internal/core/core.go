@@ -46,6 +46,8 @@ type Core struct {
 	Agents   *agent.Service
 	// L3 is where families around routers meet.
 	L3 *l3.Service
+	// SecurityGroups is where families meet that concern security groups.
+	SecurityGroups *SecurityGroups
 	// Providers are filled while extensions are installed.
 	Providers *ServiceProviders
 	// Flavors is set by the extension that has them.
@@ -64,7 +66,7 @@ func Schemas() []store.Schema {
 // New wires the core's resources and registers them.
 func New(o Options) *Core {
 	disabled := config.DisabledExtensions.Of(o.Config)
-	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store, !slices.Contains(disabled, "quota-check-limit-default")), RBAC: rbac.NewTypes(), L3: l3.New(), Providers: &ServiceProviders{}}
+	c := &Core{Config: o.Config, Store: o.Store, Logger: o.Logger, Registry: resource.NewRegistry(), Quotas: quota.New(o.Store, !slices.Contains(disabled, "quota-check-limit-default")), RBAC: rbac.NewTypes(), L3: l3.New(), SecurityGroups: &SecurityGroups{}, Providers: &ServiceProviders{}}
 	c.Agents = agent.New(agent.Options{Store: o.Store, DownTime: time.Duration(config.AgentDownTime.Of(o.Config)) * time.Second})
 	c.Networks = network.New(network.Options{
 		Store: o.Store, Drivers: o.Segments, Quota: c.Quotas,

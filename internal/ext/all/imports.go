@@ -12,6 +12,7 @@ import (
 	_ "isospin/internal/ext/dns"
 	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/localip"
+	_ "isospin/internal/ext/logging"
 	_ "isospin/internal/ext/metering"
 	_ "isospin/internal/ext/ndpproxy"
 	_ "isospin/internal/ext/networkcascade"

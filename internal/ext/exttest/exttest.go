@@ -293,6 +293,8 @@ func keyOf(o *message.Object) feed.Key {
 		return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: b.QosPolicy.Id}
 	case *message.Object_Trunk:
 		return feed.Key{Kind: message.Kind_KIND_TRUNK, ID: b.Trunk.Id}
+	case *message.Object_Log:
+		return feed.Key{Kind: message.Kind_KIND_LOG, ID: b.Log.Id}
 	}
 	return feed.Key{}
 }

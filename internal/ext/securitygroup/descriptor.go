@@ -6,6 +6,7 @@
 package securitygroup
 
 import (
+	"context"
 	"encoding/json"
 	"net/netip"
 	"strconv"
@@ -48,6 +49,10 @@ func install(c *core.Core, f *feed.Hub) error {
 	core.Add(c, s.addressGroups)
 	core.Add(c, s.defaultRules)
 	core.Add(c, newStatefulness(c))
+	c.SecurityGroups.Check = func(ctx context.Context, tx *store.Tx, id string) error {
+		_, err := s.visibleGroup(ctx, tx, id)
+		return err
+	}
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.completePort)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.checkPortUpdate)
 	c.Networks.OnWrite = append(c.Networks.OnWrite, s.onNetworkWrite)

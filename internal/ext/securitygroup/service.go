@@ -275,6 +275,11 @@ func (s *service) deleteGroup(ctx context.Context, tx *store.Tx, g *Group) error
 	if isDefault && !identity.From(ctx).Admin {
 		return fault.New(fault.Conflict, "SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
 	}
+	for _, hook := range s.core.SecurityGroups.BeforeDelete {
+		if err := hook(ctx, tx, g.ID); err != nil {
+			return err
+		}
+	}
 	// Rules of its own go along; those of other groups that name it keep it.
 	for _, r := range g.Rules {
 		if err := s.rules.Remove(ctx, tx, r); err != nil {
