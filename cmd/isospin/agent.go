@@ -21,6 +21,12 @@ var (
 		"Address:port where a server or an agent answers /metrics (Prometheus), /healthz and /readyz without authentication; empty is nowhere.")
 )
 
+// agentFiles are where Neutron's agents have their options.
+var agentFiles = []string{
+	"/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/openvswitch_agent.ini",
+	"/etc/neutron/l3_agent.ini", "/etc/neutron/dhcp_agent.ini", "/etc/neutron/metadata_agent.ini",
+}
+
 func newAgentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -29,25 +35,21 @@ func newAgentCommand() *cobra.Command {
 			"It brings the host up from the last known state, follows the server, and leaves the data path as it is when it stops.",
 		Args: cobra.NoArgs,
 	}
-	flags := addConfigFlags(cmd, "/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/openvswitch_agent.ini")
+	flags := addConfigFlags(cmd, agentFiles...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, logger, err := flags.load()
 		if err != nil {
 			return err
 		}
-		return runAgent(cmd.Context(), cfg, logger)
+		return runAgent(cmd.Context(), cfg, flags.reload, logger)
 	}
 	return cmd
 }
 
-func runAgent(ctx context.Context, cfg *config.Config, logger *slog.Logger) error {
+func runAgent(ctx context.Context, cfg *config.Config, reload func() error, logger *slog.Logger) error {
 	build := telemetry.ReadBuild()
 	registry := telemetry.NewRegistry()
-	notify := func(state string) {
-		if err := notifySystemd(state); err != nil {
-			logger.Warn("the service manager was not told", "state", state, "error", err)
-		}
-	}
+	manager := newServiceManager(logger, reload)
 	options := runtime.Options{
 		Environment: runtime.Environment{
 			Config: cfg, Host: config.Host.Of(cfg), StateDir: config.StatePath.Of(cfg), Logger: logger,
@@ -58,7 +60,7 @@ func runAgent(ctx context.Context, cfg *config.Config, logger *slog.Logger) erro
 		ReportInterval: seconds(config.AgentReportInterval.Of(cfg)),
 		ResyncInterval: seconds(resyncInterval.Of(cfg)),
 		Metrics:        registry,
-		Started:        func() { notify("READY=1") },
+		Started:        func() { manager.tell("READY=1") },
 	}
 	if cert := config.FeedCertFile.Of(cfg); cert != "" {
 		options.TLS = &runtime.TLS{CertFile: cert, KeyFile: config.FeedKeyFile.Of(cfg), CAFile: config.FeedCAFile.Of(cfg)}
@@ -82,7 +84,14 @@ func runAgent(ctx context.Context, cfg *config.Config, logger *slog.Logger) erro
 			logger.Error("metrics are not served", "error", err)
 		}
 	})
-	defer context.AfterFunc(ctx, func() { notify("STOPPING=1") })()
+	// Counting the host's objects takes the locks that everything else takes.
+	background.Go(func() {
+		manager.run(metrics, func(context.Context) error {
+			_, err := registry.Gather()
+			return err
+		})
+	})
+	defer context.AfterFunc(ctx, func() { manager.tell("STOPPING=1") })()
 	err = agent.Run(ctx)
 	logger.Info("agent ends, the data path stays")
 	return err

@@ -18,6 +18,8 @@ type configFlags struct {
 	files, dirs []string
 	// defaults are read if neither flag is given, those that exist.
 	defaults []string
+	// level of the logger that load made.
+	level slog.LevelVar
 }
 
 // addConfigFlags gives the command the flags that oslo.config's programs have.
@@ -31,6 +33,30 @@ func addConfigFlags(cmd *cobra.Command, defaults ...string) *configFlags {
 // load reads the configuration and makes the logger that it asks for, which is
 // then told what is odd in it.
 func (f *configFlags) load() (*config.Config, *slog.Logger, error) {
+	options := f.options()
+	cfg, err := config.Load(options)
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration: %w", err)
+	}
+	options.Logger = telemetry.NewLogger(telemetry.LogOptions{Output: os.Stderr, JSON: config.UseJSON.Of(cfg), Debug: config.Debug.Of(cfg), Level: &f.level})
+	if cfg, err = config.Load(options); err != nil {
+		return nil, nil, fmt.Errorf("configuration: %w", err)
+	}
+	return cfg, options.Logger, nil
+}
+
+// reload reads the configuration anew, and takes from it what can change in a
+// running process: the level of the log.
+func (f *configFlags) reload() error {
+	cfg, err := config.Load(f.options())
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	telemetry.SetDebug(&f.level, config.Debug.Of(cfg))
+	return nil
+}
+
+func (f *configFlags) options() config.LoadOptions {
 	options := config.LoadOptions{Files: f.files, Dirs: f.dirs, Environ: os.Environ()}
 	if len(f.files) == 0 && len(f.dirs) == 0 {
 		for _, file := range f.defaults {
@@ -39,15 +65,7 @@ func (f *configFlags) load() (*config.Config, *slog.Logger, error) {
 			}
 		}
 	}
-	cfg, err := config.Load(options)
-	if err != nil {
-		return nil, nil, fmt.Errorf("configuration: %w", err)
-	}
-	options.Logger = telemetry.NewLogger(telemetry.LogOptions{Output: os.Stderr, JSON: config.UseJSON.Of(cfg), Debug: config.Debug.Of(cfg)})
-	if cfg, err = config.Load(options); err != nil {
-		return nil, nil, fmt.Errorf("configuration: %w", err)
-	}
-	return cfg, options.Logger, nil
+	return options
 }
 
 func newConfigCommand() *cobra.Command {

@@ -26,21 +26,33 @@ type LogOptions struct {
 	Output io.Writer // required
 	JSON   bool      // optional, text by default
 	Debug  bool      // optional, info and above by default
+	// Level may be changed while the process runs; NewLogger sets it by Debug. // optional
+	Level *slog.LevelVar
+}
+
+// SetDebug changes what is logged: debug and above, or info and above.
+func SetDebug(level *slog.LevelVar, debug bool) {
+	if debug {
+		level.Set(slog.LevelDebug)
+	} else {
+		level.Set(slog.LevelInfo)
+	}
 }
 
 // NewLogger makes a process's logger: a line a record, times in UTC to the millisecond.
 func NewLogger(o LogOptions) *slog.Logger {
+	if o.Level == nil {
+		o.Level = new(slog.LevelVar)
+	}
+	SetDebug(o.Level, o.Debug)
 	options := &slog.HandlerOptions{
-		Level: slog.LevelInfo,
+		Level: o.Level,
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 			if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
 				a.Value = slog.StringValue(a.Value.Time().UTC().Format("2006-01-02T15:04:05.000Z"))
 			}
 			return a
 		},
-	}
-	if o.Debug {
-		options.Level = slog.LevelDebug
 	}
 	if o.JSON {
 		return slog.New(slog.NewJSONHandler(o.Output, options))
