@@ -206,11 +206,11 @@ func TestSharedNetworks(t *testing.T) {
 	c.expect("member1", "GET /ports/"+second, "", 200)
 	c.expect("member1", "PUT /ports/"+second, `{"port":{"name":"x"}}`, 403, refused)
 	c.expect("member1", "DELETE /ports/"+second, "", 204)
-	// External networks are seen by all, their subnets and ports by none.
+	// External networks and their subnets are seen by all, their ports by none.
 	outside := c.create("admin", "/networks", `{"network":{"router:external":true}}`)
 	c.create("admin", "/subnets", `{"subnet":{"network_id":"`+outside+`","ip_version":4,"cidr":"203.0.113.0/24"}}`)
 	c.expect("member2", "GET /networks/"+outside, "", 200, `"router:external":true`, `"shared":false`)
-	c.count("member2", "/subnets?network_id="+outside, 0)
+	c.count("member2", "/subnets?network_id="+outside, 1)
 	c.count("admin", "/subnets?network_id="+outside, 1)
 	c.expect("member2", "POST /ports", `{"port":{"network_id":"`+outside+`"}}`, 403, refused)
 }

@@ -401,8 +401,14 @@ func TestMetersRefused(t *testing.T) {
 	pa.QosPolicyId = "out"
 	a := l.Guest(h.s, "br-int", "a", "a", pa.MacAddress, "10.0.0.1/24")
 	l.Guest(h.s, "br-int", "b", "b", pb.MacAddress, "10.0.0.2/24")
-	c.push(h)
-	h.expect("b", feed.State_STATE_ACTIVE)
+	// The switch tells the agent of its ports when it likes to.
+	ovstest.Eventually(t, quickly, func() error {
+		c.push(h)
+		if r := h.results["b"]; r == nil || r.State != feed.State_STATE_ACTIVE {
+			return fmt.Errorf("port b: %v", r)
+		}
+		return nil
+	})
 	h.expect("a", feed.State_STATE_ERROR)
 	if text := h.results["a"].Error; !strings.Contains(text, "QoS policy out is not applied") || !strings.Contains(text, "no meters") {
 		t.Errorf("error: %s", text)

@@ -459,7 +459,7 @@ func TestIPv6(t *testing.T) {
 	w.all(r)
 	address := func(guest, prefix string) (a string) {
 		eventually(t, "SLAAC address of "+guest, func() bool {
-			for _, f := range strings.Fields(netnstest.Run(t, guest, "ip -6 addr show dev eth0 scope global")) {
+			for _, f := range strings.Fields(netnstest.Run(t, guest, "ip -6 addr show dev eth0 scope global -tentative")) {
 				if strings.HasPrefix(f, prefix) {
 					a, _, _ = strings.Cut(f, "/")
 					return true

@@ -74,5 +74,12 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "port_id", Flags: post | visible | sortKey, Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "ip_address", Flags: post | visible | sortKey, Default: nil, Validate: resource.Rules{"type:ip_address_or_none": nil}, Type: "string|null"},
 	)
-	return r.Add(resource.StandardAttributes(false)...)
+	for _, a := range resource.StandardAttributes(false) {
+		if a.Name == "description" { // longer than that of others, and no filter
+			a.Flags &^= resource.Filter
+			a.Validate = resource.Rules{"type:string": int64(1024)}
+		}
+		r.Add(a)
+	}
+	return r
 }

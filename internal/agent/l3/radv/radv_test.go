@@ -167,7 +167,7 @@ func TestKernelTakesAdvertisements(t *testing.T) {
 	netnstest.Run(t, "", "ip -n host link set e0 down")
 	netnstest.Run(t, "", "ip -n host link set e0 up")
 	waitFor(t, "link-local address", func() bool {
-		return strings.Contains(netnstest.Run(t, "host", "ip -6 addr show dev e0"), "fe80::")
+		return strings.Contains(netnstest.Run(t, "host", "ip -6 addr show dev e0 -tentative"), "fe80::")
 	})
 	c, err := netns.ListenPacket(context.Background(), "host", nil, "ip6:ipv6-icmp", "fe80::f816:3eff:fe00:2%e0")
 	if err != nil {
