@@ -102,9 +102,11 @@ func fixtures() map[string]fixture {
 		"/qos/policies/{policy_id}/bandwidth_limit_rules":   {create: below("policy", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
 		"/qos/policies/{policy_id}/packet_rate_limit_rules": {create: below("policy", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
 		"/qos/policies/{policy_id}/dscp_marking_rules":      {create: below("policy", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
-		"/qos/alias-bandwidth-limit-rules":                  {find: ruleOf("bandwidth_limit_rule", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
-		"/qos/alias-packet-rate-limit-rules":                {find: ruleOf("packet_rate_limit_rule", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
-		"/qos/alias-dscp-marking-rules":                     {find: ruleOf("dscp_marking_rule", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
+		"/log/logs":                          {create: plain(`{"resource_type": "security_group", "event": "ALL", "name": "l"}`), change: `{"name": "m"}`},
+		"/log/loggable-resources":            {},
+		"/qos/alias-bandwidth-limit-rules":   {find: ruleOf("bandwidth_limit_rule", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
+		"/qos/alias-packet-rate-limit-rules": {find: ruleOf("packet_rate_limit_rule", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
+		"/qos/alias-dscp-marking-rules":      {find: ruleOf("dscp_marking_rule", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
 	}
 }
 
@@ -178,11 +180,11 @@ func (c *cloud) named(f *fixture, members string, a *servertest.Answer) string {
 	if f.key == "" {
 		return c.member(a, "id")
 	}
-	var body map[string]string
+	var body map[string]any
 	if err := json.Unmarshal([]byte(members), &body); err != nil {
 		c.t.Fatalf("%s: %v", members, err)
 	}
-	return body[f.key]
+	return fmt.Sprint(body[f.key])
 }
 
 // document is a create body with those members; project empty: the caller's.

@@ -61,6 +61,10 @@ var situations = []situation{
 // rule decide; the defaults of internal/identity/policy have one all the same.
 var ours = map[string]string{
 	"update_port_binding":                "as the other calls on bindings: they say where a port is",
+	"create_port_binding:vnic_type":      "Neutron knows no attributes of bindings when it enforces rules, and Nova, a service, gives these",
+	"create_port_binding:profile":        "as above",
+	"update_port_binding:vnic_type":      "as above",
+	"update_port_binding:profile":        "as above",
 	"update_security_group_rule":         "as deletion; nothing of a rule can be changed",
 	"update_default_security_group_rule": "as deletion; nothing of a rule can be changed",
 }
