@@ -28,6 +28,8 @@ func newCloud(t *testing.T) *cloud {
 			k.Add(c.name, keystonetest.Token{UserID: c.UserID, ProjectID: c.ProjectID, Roles: c.Roles})
 		}
 	}
+	// Of the other project, with a role that none of the callers has.
+	k.Add("manager2", keystonetest.Token{UserID: "m2", ProjectID: "p2", Roles: []string{"manager", "member", "reader"}})
 	c := &cloud{t: t, Server: servertest.Start(t, servertest.Networks+k.Config()), shared: map[string]string{}}
 	c.Host("h1", servertest.OpenVSwitch("192.0.2.1")).Attach(t)
 	c.Host("h2", servertest.OpenVSwitch("192.0.2.2")).Attach(t)
@@ -132,6 +134,9 @@ func (c *cloud) make(project, kind string) string {
 	case "instance_port":
 		n := c.make(project, "network")
 		return c.post("/ports", `{"port": {"project_id": %q, "network_id": %q, "device_owner": "compute:nova", "device_id": "vm", "binding:host_id": "h1"}}`, project, n)
+	case "routed_port":
+		_, port := c.routed(project)
+		return port
 	case "agent":
 		var doc struct{ Agents []struct{ ID string } }
 		if err := c.must("admin", "GET", "/agents", "").Decode(&doc); err != nil || len(doc.Agents) == 0 {
@@ -153,14 +158,16 @@ func (c *cloud) routed(project string) (router, port string) {
 	external := c.make(project, "external")
 	router = c.post("/routers", `{"router": {"project_id": %q, "external_gateway_info": {"network_id": %q}, "enable_ndp_proxy": true}}`, project, external)
 	n := c.make(project, "network")
-	for _, s := range []string{
-		c.post("/subnets", `{"subnet": {"network_id": %q, "ip_version": 4, "cidr": "10.0.0.0/24", "project_id": %q}}`, n, project),
-		c.post("/subnets", `{"subnet": {"network_id": %q, "ip_version": 6, "subnetpool_id": %q, "project_id": %q}}`, n, c.shared["pool"], project),
-	} {
+	v4 := c.post("/subnets", `{"subnet": {"network_id": %q, "ip_version": 4, "cidr": "10.0.0.0/24", "project_id": %q}}`, n, project)
+	v6 := c.post("/subnets", `{"subnet": {"network_id": %q, "ip_version": 6, "subnetpool_id": %q, "project_id": %q}}`, n, c.shared["pool"], project)
+	for _, s := range []string{v4, v6} {
 		c.must("admin", "PUT", "/routers/"+router+"/add_router_interface", fmt.Sprintf(`{"subnet_id": %q}`, s))
 	}
-	return router, c.post("/ports", `{"port": {"project_id": %q, "network_id": %q}}`, project, n)
+	return router, c.post("/ports", `{"port": {"project_id": %q, "network_id": %q, "fixed_ips": [{"ip_address": %q}, {"subnet_id": %q}]}}`, project, n, routedAddress, v6)
 }
+
+// routedAddress is the IPv4 address of the port that routed makes.
+const routedAddress = "10.0.0.77"
 
 // path puts the parent's id into a resource's URL.
 func path(url, parent string) string {

@@ -94,10 +94,7 @@ func fixtures() map[string]fixture {
 		}, change: `{"name": "m"}`},
 		"/floatingips/{floatingip_id}/port_forwardings": {create: func(c *cloud, project string) (string, string) {
 			_, port := c.routed(project)
-			a := c.must("admin", "GET", "/ports/"+port, "")
-			_, rest, _ := strings.Cut(string(a.Body), `"ip_address":"10.`)
-			address, _, _ := strings.Cut("10."+rest, `"`)
-			return c.make(project, "floatingip"), fmt.Sprintf(`{"internal_port_id": %q, "internal_ip_address": %q, "internal_port": 80, "external_port": 8080, "protocol": "tcp"}`, port, address)
+			return c.make(project, "floatingip"), fmt.Sprintf(`{"internal_port_id": %q, "internal_ip_address": %q, "internal_port": 80, "external_port": 8080, "protocol": "tcp"}`, port, routedAddress)
 		}, change: `{"description": "m"}`},
 		"/qos/policies/{policy_id}/bandwidth_limit_rules":   {create: below("policy", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
 		"/qos/policies/{policy_id}/packet_rate_limit_rules": {create: below("policy", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
