@@ -52,8 +52,11 @@ type Core struct {
 	Providers *ServiceProviders
 	// Flavors is set by the extension that has them.
 	Flavors Flavors
-	// Background is what runs as long as the server does, until its context ends.
-	Background []func(ctx context.Context)
+	// Background is what one of the servers on the database does at a time,
+	// until ctx ends; it may begin again later. The database has answered that
+	// server since reachable without a break. One that was paused may still do
+	// for a moment what another does already: what is done must stay right then.
+	Background []func(ctx context.Context, reachable time.Time)
 
 	sealers []func()
 }

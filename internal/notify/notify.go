@@ -4,8 +4,8 @@
 // only after the cursor is behind it.
 //
 // Of several servers on one database one at a time serves a consumer: the one
-// whose name is in the consumer's lease, which it renews. Leases compare the
-// servers' clocks, which may differ by less than a lease's time.
+// that holds the consumer's lease. One that was paused while it sent may send
+// that once more, late.
 //
 // The package must not know any service, nor what events mean.
 package notify
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"isospin/internal/identity"
+	"isospin/internal/lease"
 	"isospin/internal/resource"
 	"isospin/internal/store"
 )
@@ -31,6 +32,10 @@ var Schema = store.Schema{Module: "notify", Steps: [][]string{{
 	// What a consumer knows of an object as of its cursor.
 	`CREATE TABLE notification_state (
 		consumer VARCHAR(64) NOT NULL, object_id VARCHAR(64) NOT NULL, state TEXT NOT NULL, PRIMARY KEY (consumer, object_id))`,
+}, {
+	// Leases have a table of their own.
+	`ALTER TABLE notification_cursor DROP COLUMN holder`,
+	`ALTER TABLE notification_cursor DROP COLUMN held_until`,
 }}}
 
 // Consumer turns committed changes into messages of type M to one service.
@@ -57,7 +62,7 @@ type Options struct {
 	Holder string // required
 	// Interval is the least time between two deliveries, in which messages gather. Default: none.
 	Interval time.Duration // optional
-	// Lease is how long a server that ends without a word still holds a consumer. Default: 15 s.
+	// Lease is how long a server that ends without a word still holds a consumer. Default: lease.DefaultTime.
 	Lease time.Duration // optional
 	// Pause before a delivery that failed is tried again; it doubles up to MaxPause. Defaults: 1 s, 1 min.
 	Pause, MaxPause time.Duration // optional
@@ -68,43 +73,40 @@ type Runner[M any] struct {
 	o        Options
 	consumer Consumer[M]
 	log      *slog.Logger
+	lease    *lease.Lease
 
 	cursor int64
-	// stored is the cursor that the database has.
-	stored int64
-	sent   time.Time
+	// skipped are events behind the cursor that the database has, which was stored at that time.
+	skipped int
+	stored  time.Time
+	sent    time.Time
 }
 
-// batch bounds the events that are delivered at once.
-const batch = 256
+const (
+	// batch bounds the events that are delivered at once.
+	batch = 256
+	// The cursor is stored after so many events of which there was nothing to tell, or after so long.
+	maxSkipped = 16 * batch
+	maxUnsaved = time.Minute
+)
 
 // New returns a runner that has not begun.
 func New[M any](o Options, c Consumer[M]) *Runner[M] {
-	if o.Lease == 0 {
-		o.Lease = 15 * time.Second
-	}
 	if o.Pause == 0 {
 		o.Pause = time.Second
 	}
 	if o.MaxPause == 0 {
 		o.MaxPause = time.Minute
 	}
-	return &Runner[M]{o: o, consumer: c, log: o.Logger.With("consumer", c.Name())}
+	return &Runner[M]{
+		o: o, consumer: c, log: o.Logger.With("consumer", c.Name()),
+		lease: lease.New(lease.Options{Store: o.Store, Logger: o.Logger, Name: "notify/" + c.Name(), Holder: o.Holder, Time: o.Lease}),
+	}
 }
 
 // Run serves the consumer until ctx ends.
 func (r *Runner[M]) Run(ctx context.Context) {
-	defer r.release(context.WithoutCancel(ctx))
-	for ctx.Err() == nil {
-		held, err := r.acquire(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.log.Error("notifications: the lease cannot be taken", "error", err)
-		}
-		if held && err == nil {
-			r.serve(ctx)
-		}
-		pause(ctx, r.o.Lease/3)
-	}
+	r.lease.Run(ctx, func(ctx context.Context, _ time.Time) { r.serve(ctx) })
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -118,19 +120,20 @@ func pause(ctx context.Context, d time.Duration) {
 
 // serve follows the events while the lease is held.
 func (r *Runner[M]) serve(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	renewed := make(chan struct{})
-	go func() {
-		defer close(renewed)
-		defer cancel()
-		r.renew(ctx)
-	}()
-	defer func() { cancel(); <-renewed }()
 	signal, end := r.o.Store.Follow()
 	defer end()
-	// Other servers' commits give no signal.
-	tick := time.NewTicker(r.o.Lease / 3)
-	defer tick.Stop()
+	for wait := r.o.Pause; ; wait = min(2*wait, r.o.MaxPause) {
+		err := r.begin(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			break
+		}
+		r.log.Error("notifications cannot begin", "error", err, "again_in", wait)
+		pause(ctx, wait)
+	}
+	defer r.keep(context.WithoutCancel(ctx))
 	for wait := r.o.Pause; ; {
 		more, err := r.step(ctx)
 		switch {
@@ -148,55 +151,51 @@ func (r *Runner[M]) serve(ctx context.Context) {
 		}
 		select {
 		case <-signal:
-		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// acquire takes the lease, and reads the cursor. A new consumer begins with
-// what happens from now on.
-func (r *Runner[M]) acquire(ctx context.Context) (held bool, err error) {
-	now := time.Now()
+// begin reads the cursor. A new consumer begins with what happens from now on.
+func (r *Runner[M]) begin(ctx context.Context) error {
+	var cursor int64
 	fresh := false
-	err = r.o.Store.Tx(ctx, func(tx *store.Tx) error {
-		held, fresh = true, false
-		err := tx.Row("SELECT last_sequence FROM notification_cursor WHERE consumer = ?", []any{r.consumer.Name()}, &r.cursor)
+	err := r.o.Store.Tx(ctx, func(tx *store.Tx) error {
+		fresh = false
+		if err := r.lease.Held(tx); err != nil {
+			return err
+		}
+		err := tx.Row("SELECT last_sequence FROM notification_cursor WHERE consumer = ?", []any{r.consumer.Name()}, &cursor)
 		if errors.Is(err, store.ErrNoRow) {
-			fresh, r.cursor = true, -1
-			_, err = tx.Exec("INSERT INTO notification_cursor (consumer, last_sequence, holder, held_until) VALUES (?, ?, ?, ?)",
-				r.consumer.Name(), r.cursor, r.o.Holder, now.Add(r.o.Lease).UnixMilli())
+			fresh, cursor = true, -1
+			_, err = tx.Exec("INSERT INTO notification_cursor (consumer, last_sequence) VALUES (?, ?)", r.consumer.Name(), cursor)
 			return err
 		}
 		if err != nil {
 			return err
 		}
-		fresh = r.cursor < 0
-		n, err := tx.Exec("UPDATE notification_cursor SET holder = ?, held_until = ? WHERE consumer = ? AND (holder = ? OR held_until < ?)",
-			r.o.Holder, now.Add(r.o.Lease).UnixMilli(), r.consumer.Name(), r.o.Holder, now.UnixMilli())
-		held = n > 0
-		if err != nil || fresh || !held {
+		if fresh = cursor < 0; fresh {
+			return nil
+		}
+		floor, err := tx.Floor()
+		if err != nil {
 			return err
 		}
-		var oldest int64
-		if err := tx.Row("SELECT COALESCE(MIN(seq), 0) FROM event", nil, &oldest); err != nil {
-			return err
-		}
-		if oldest > r.cursor+1 {
-			r.log.Warn("notifications of changes that are no longer kept were not sent", "after", r.cursor, "before", oldest)
+		if floor > cursor {
+			r.log.Warn("notifications of changes that are no longer kept were not sent", "after", cursor, "up_to", floor)
 			fresh = true
 		}
 		return nil
 	})
-	if err != nil || !held {
-		return false, err
+	if err != nil {
+		return err
 	}
-	r.stored = r.cursor
+	r.cursor, r.skipped, r.stored = cursor, 0, time.Now()
 	if fresh {
-		return true, r.seed(ctx)
+		return r.seed(ctx)
 	}
-	return true, nil
+	return nil
 }
 
 // seed notes all objects as they are, without a message about any.
@@ -250,54 +249,20 @@ func (r *Runner[M]) seed(ctx context.Context) error {
 		return r.save(tx, last, map[string][]byte{}, states)
 	})
 	if err == nil {
-		r.cursor, r.stored = last, last
+		r.cursor, r.skipped, r.stored = last, 0, time.Now()
 	}
 	return err
 }
 
-// renew keeps the lease until ctx ends or the lease is another's.
-func (r *Runner[M]) renew(ctx context.Context) {
-	tick := time.NewTicker(r.o.Lease / 3)
-	defer tick.Stop()
-	until := time.Now().Add(r.o.Lease)
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		var n int64
-		next := time.Now().Add(r.o.Lease)
-		err := r.o.Store.Tx(ctx, func(tx *store.Tx) (err error) {
-			n, err = tx.Exec("UPDATE notification_cursor SET held_until = ? WHERE consumer = ? AND holder = ?", next.UnixMilli(), r.consumer.Name(), r.o.Holder)
-			return err
-		})
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil && n == 0:
-			r.log.Warn("notifications: another server has taken over")
-			return
-		case err == nil:
-			until = next
-		case time.Now().After(until):
-			r.log.Error("notifications: the lease cannot be renewed", "error", err)
-			return
-		}
+// keep stores the cursor at the end.
+func (r *Runner[M]) keep(ctx context.Context) {
+	if r.skipped == 0 {
+		return
 	}
-}
-
-// release gives the lease to whoever wants it.
-func (r *Runner[M]) release(ctx context.Context) {
-	err := r.o.Store.Tx(ctx, func(tx *store.Tx) error {
-		if _, err := tx.Exec("UPDATE notification_cursor SET last_sequence = ? WHERE consumer = ? AND holder = ? AND last_sequence < ? AND last_sequence >= 0", r.cursor, r.consumer.Name(), r.o.Holder, r.cursor); err != nil {
-			return err
-		}
-		_, err := tx.Exec("UPDATE notification_cursor SET held_until = 0 WHERE consumer = ? AND holder = ?", r.consumer.Name(), r.o.Holder)
-		return err
-	})
-	if err != nil && !errors.Is(err, store.ErrClosed) {
-		r.log.Warn("notifications: the lease is not given back", "error", err)
+	none := map[string][]byte{}
+	err := r.o.Store.Tx(ctx, func(tx *store.Tx) error { return r.save(tx, r.cursor, none, none) })
+	if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, lease.ErrLost) {
+		r.log.Warn("notifications: the cursor is not stored", "error", err)
 	}
 }
 
@@ -352,7 +317,8 @@ func (r *Runner[M]) step(ctx context.Context) (more bool, err error) {
 		}
 		r.sent = time.Now()
 	}
-	changed := len(messages) > 0 || last-r.stored >= 16*batch
+	r.skipped += count
+	changed := len(messages) > 0 || r.skipped >= maxSkipped || time.Since(r.stored) > maxUnsaved
 	for id, state := range states {
 		changed = changed || string(state) != string(had[id])
 	}
@@ -361,7 +327,7 @@ func (r *Runner[M]) step(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("cursor: %w", err)
 		}
-		r.stored = last
+		r.skipped, r.stored = 0, time.Now()
 	}
 	r.cursor = last
 	return count == batch, nil
@@ -390,19 +356,13 @@ func (r *Runner[M]) states(tx *store.Tx, events []store.Event) (map[string][]byt
 	}, "SELECT object_id, state FROM notification_state WHERE consumer = ? AND "+in, append([]any{r.consumer.Name()}, args...)...)
 }
 
-var errLost = errors.New("the lease is another server's")
-
 // save moves the cursor and notes the states that differ, while the lease is ours.
 func (r *Runner[M]) save(tx *store.Tx, cursor int64, had, states map[string][]byte) error {
 	name := r.consumer.Name()
-	var holder string
-	if err := tx.Row("SELECT holder FROM notification_cursor WHERE consumer = ?", []any{name}, &holder); err != nil {
+	if err := r.lease.Held(tx); err != nil {
 		return err
 	}
-	if holder != r.o.Holder {
-		return errLost
-	}
-	if _, err := tx.Exec("UPDATE notification_cursor SET last_sequence = ? WHERE consumer = ? AND holder = ?", cursor, name, r.o.Holder); err != nil {
+	if _, err := tx.Exec("UPDATE notification_cursor SET last_sequence = ? WHERE consumer = ?", cursor, name); err != nil {
 		return err
 	}
 	for id, state := range states {

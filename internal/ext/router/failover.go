@@ -12,10 +12,11 @@ import (
 
 // failover moves routers away from hosts that are not heard of, until ctx ends:
 // those with ha, and all with allow_automatic_l3agent_failover. It begins when
-// every host has had the time to report to this server, and asks often.
-func (s *service) failover(ctx context.Context) {
+// the database has been there for so long that every host could report to one
+// of the servers, and asks often.
+func (s *service) failover(ctx context.Context, reachable time.Time) {
 	down := time.Duration(config.AgentDownTime.Of(s.core.Config)) * time.Second
-	tick := time.NewTimer(down)
+	tick := time.NewTimer(max(0, down-time.Since(reachable)))
 	defer tick.Stop()
 	for {
 		select {

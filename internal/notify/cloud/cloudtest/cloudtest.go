@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"isospin/internal/ext/exttest"
+	"isospin/internal/lease"
 	"isospin/internal/notify"
 	"isospin/internal/store"
 )
@@ -146,7 +147,7 @@ type World struct {
 // NewWorld makes a core.
 func NewWorld(t testing.TB, config string) *World {
 	w := &World{exttest.New(t, exttest.Options{Config: config}), t}
-	if err := w.Store.Upgrade(context.Background(), notify.Schema); err != nil {
+	if err := w.Store.Upgrade(context.Background(), lease.Schema, notify.Schema); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -204,7 +205,7 @@ func (w *World) Reached(consumer string, sequence int64) {
 func (w *World) Seize(consumer, holder string) {
 	w.t.Helper()
 	err := w.Store.Tx(context.Background(), func(tx *store.Tx) error {
-		_, err := tx.Exec("UPDATE notification_cursor SET holder = ?, held_until = 0 WHERE consumer = ?", holder, consumer)
+		_, err := tx.Exec("UPDATE lease SET holder = ?, beat = beat + 1 WHERE name = ?", holder, "notify/"+consumer)
 		return err
 	})
 	if err != nil {
