@@ -32,12 +32,22 @@ var (
 	OVSVhostuserSocketDir = String("ovs", "vhostuser_socket_dir", "/var/run/openvswitch",
 		"Directory of the vhost-user sockets of instances.")
 	OVSResourceProviderBandwidths = Strings("ovs", "resource_provider_bandwidths", nil,
-		"Bandwidth of bridges for Placement, bridge:egress:ingress in kilobit per second.")
+		"Bandwidth that bridges of bridge_mappings, and the tunnels (tunnelled_network_rp_name), have for guarantees: bridge:egress:ingress in kilobit per second; none of a direction is no guarantee.",
+		Formed(&Form{"bridge:egress:ingress", rates(2)}))
+	OVSResourceProviderPacketRates = Strings("ovs", "resource_provider_packet_processing_without_direction", nil,
+		"Packets that hypervisors have for guarantees, hypervisor:rate in thousands per second, both directions together; none is this host.",
+		Formed(&Form{"hypervisor:rate", rates(1)}))
+	OVSResourceProviderDirectedPacketRates = Strings("ovs", "resource_provider_packet_processing_with_direction", nil,
+		"As resource_provider_packet_processing_without_direction, in place of it, hypervisor:egress:ingress.",
+		Formed(&Form{"hypervisor:egress:ingress", rates(2)}))
 	OVSResourceProviderHypervisors = Map("ovs", "resource_provider_hypervisors", nil,
-		"Hypervisor of each bridge, where it is not the host.")
-	OVSResourceProviderInventoryDefaults = Map("ovs", "resource_provider_inventory_defaults",
-		map[string]string{"allocation_ratio": "1.0", "min_unit": "1", "step_size": "1", "reserved": "0"},
+		"Hypervisor of each bridge, where it is not the default.")
+	OVSResourceProviderDefaultHypervisor = String("ovs", "resource_provider_default_hypervisor", "",
+		"Name of this host's hypervisor in Placement, where Nova puts it. Empty: the host, by its canonical name if it is the machine's.")
+	OVSResourceProviderInventoryDefaults = Map("ovs", "resource_provider_inventory_defaults", inventoryDefaults,
 		"Defaults of bandwidth inventories in Placement.")
+	OVSResourceProviderPacketInventoryDefaults = Map("ovs", "resource_provider_packet_processing_inventory_defaults", inventoryDefaults,
+		"Defaults of packet rate inventories in Placement.")
 
 	AgentTunnelTypes = Strings("agent", "tunnel_types", nil,
 		"Types of the tunnels of this host.", Choices("gre", "vxlan", "geneve"))
@@ -52,6 +62,8 @@ var (
 	AgentDSCPInherit = Bool("agent", "dscp_inherit", false,
 		"Copy the DSCP of inner packets to outer packets.")
 )
+
+var inventoryDefaults = map[string]string{"allocation_ratio": "1.0", "min_unit": "1", "step_size": "1", "reserved": "0"}
 
 // DHCP on a host.
 var (

@@ -129,3 +129,22 @@ func ethertype(text string) error {
 	}
 	return errors.New("it is not a number from 0x600 to 0xffff")
 }
+
+// rates is a name and so many numbers, each of which may be missing; or the name alone.
+func rates(n int) func(string) error {
+	return func(text string) error {
+		parts := strings.Split(text, ":")
+		if len(parts) == 1 {
+			return nil
+		}
+		if len(parts) != n+1 {
+			return errors.New("another number of rates is expected")
+		}
+		for _, part := range parts[1:] {
+			if _, err := strconv.ParseUint(part, 10, 63); part != "" && err != nil {
+				return errors.New("a rate is no number")
+			}
+		}
+		return nil
+	}
+}

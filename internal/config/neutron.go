@@ -49,7 +49,6 @@ func init() {
 		{"agent", "l2_population", forwarding},
 		{"agent", "polling_interval", events},
 		{"ml2", "extension_drivers", builtIn},
-		{"ml2", "tunnelled_network_rp_name", absent},
 		{"ml2_type_vxlan", "vxlan_group", absent},
 		{"ovs", "bridge_mac_table_size", absent},
 		{"ovs", "igmp_flood", absent},

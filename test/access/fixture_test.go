@@ -96,14 +96,18 @@ func fixtures() map[string]fixture {
 			_, port := c.routed(project)
 			return c.make(project, "floatingip"), fmt.Sprintf(`{"internal_port_id": %q, "internal_ip_address": %q, "internal_port": 80, "external_port": 8080, "protocol": "tcp"}`, port, routedAddress)
 		}, change: `{"description": "m"}`},
-		"/qos/policies/{policy_id}/bandwidth_limit_rules":   {create: below("policy", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
-		"/qos/policies/{policy_id}/packet_rate_limit_rules": {create: below("policy", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
-		"/qos/policies/{policy_id}/dscp_marking_rules":      {create: below("policy", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
-		"/log/logs":                          {create: plain(`{"resource_type": "security_group", "event": "ALL", "name": "l"}`), change: `{"name": "m"}`},
-		"/log/loggable-resources":            {},
-		"/qos/alias-bandwidth-limit-rules":   {find: ruleOf("bandwidth_limit_rule", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
-		"/qos/alias-packet-rate-limit-rules": {find: ruleOf("packet_rate_limit_rule", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
-		"/qos/alias-dscp-marking-rules":      {find: ruleOf("dscp_marking_rule", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
+		"/qos/policies/{policy_id}/bandwidth_limit_rules":     {create: below("policy", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
+		"/qos/policies/{policy_id}/packet_rate_limit_rules":   {create: below("policy", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
+		"/qos/policies/{policy_id}/dscp_marking_rules":        {create: below("policy", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
+		"/qos/policies/{policy_id}/minimum_bandwidth_rules":   {create: below("policy", `{"min_kbps": 100}`), change: `{"min_kbps": 200}`},
+		"/qos/policies/{policy_id}/minimum_packet_rate_rules": {create: below("policy", `{"min_kpps": 100}`), change: `{"min_kpps": 200}`},
+		"/log/logs":                            {create: plain(`{"resource_type": "security_group", "event": "ALL", "name": "l"}`), change: `{"name": "m"}`},
+		"/log/loggable-resources":              {},
+		"/qos/alias-bandwidth-limit-rules":     {find: ruleOf("bandwidth_limit_rule", `{"max_kbps": 1000}`), change: `{"max_kbps": 2000}`},
+		"/qos/alias-packet-rate-limit-rules":   {find: ruleOf("packet_rate_limit_rule", `{"max_kpps": 1000}`), change: `{"max_kpps": 2000}`},
+		"/qos/alias-dscp-marking-rules":        {find: ruleOf("dscp_marking_rule", `{"dscp_mark": 8}`), change: `{"dscp_mark": 10}`},
+		"/qos/alias-minimum-bandwidth-rules":   {find: ruleOf("minimum_bandwidth_rule", `{"min_kbps": 100}`), change: `{"min_kbps": 200}`},
+		"/qos/alias-minimum-packet-rate-rules": {find: ruleOf("minimum_packet_rate_rule", `{"min_kpps": 100}`), change: `{"min_kpps": 200}`},
 	}
 }
 

@@ -1,9 +1,18 @@
 package l2ovs
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"net"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"isospin/internal/agent/hostswitch"
 	"isospin/internal/agent/runtime"
@@ -72,47 +81,127 @@ func noFirewall(driver string) bool {
 	return driver == "noop" || strings.HasSuffix(driver, ".NoopFirewallDriver")
 }
 
-// placement adds what the server tells Placement of this host's bandwidth.
+// placement adds what the server tells Placement of this host's bandwidth and packet rates.
 func (o *Options) placement(c *config.Config) error {
-	bandwidths, hypervisors := map[string]any{}, map[string]string{}
-	for _, text := range config.OVSResourceProviderBandwidths.Of(c) {
-		parts := strings.Split(strings.TrimSpace(text), ":")
-		if len(parts) != 3 || parts[0] == "" {
-			return fmt.Errorf("resource_provider_bandwidths: %q is not bridge:egress:ingress", text)
-		}
-		bandwidth := map[string]any{}
-		for i, direction := range []string{"egress", "ingress"} {
-			if parts[i+1] == "" {
-				bandwidth[direction] = nil // not limited
-				continue
-			}
-			kilobits, err := strconv.ParseUint(parts[i+1], 10, 63)
-			if err != nil {
-				return fmt.Errorf("resource_provider_bandwidths: %q: %s is not a number", text, direction)
-			}
-			bandwidth[direction] = kilobits
-		}
-		bandwidths[parts[0]] = bandwidth
+	bandwidths, err := ratesOf("resource_provider_bandwidths", config.OVSResourceProviderBandwidths.Of(c), "egress", "ingress")
+	if err != nil {
+		return err
 	}
-	given := config.OVSResourceProviderHypervisors.Of(c)
-	for bridge := range bandwidths {
-		hypervisors[bridge] = o.Host
-		if h := given[bridge]; h != "" {
-			hypervisors[bridge] = h
-		}
+	undirected, err := ratesOf("resource_provider_packet_processing_without_direction", config.OVSResourceProviderPacketRates.Of(c), "any")
+	if err != nil {
+		return err
 	}
-	defaults := map[string]any{}
-	for key, text := range config.OVSResourceProviderInventoryDefaults.Of(c) {
-		if n, err := strconv.Atoi(text); err == nil {
-			defaults[key] = n
-		} else if f, err := strconv.ParseFloat(text, 64); err == nil {
-			defaults[key] = f
-		} else {
-			return fmt.Errorf("resource_provider_inventory_defaults: %s is not a number: %q", key, text)
+	directed, err := ratesOf("resource_provider_packet_processing_with_direction", config.OVSResourceProviderDirectedPacketRates.Of(c), "egress", "ingress")
+	if err != nil {
+		return err
+	}
+	if len(undirected) > 0 && len(directed) > 0 {
+		return errors.New("resource_provider_packet_processing_without_direction, resource_provider_packet_processing_with_direction: only one of them may be set")
+	}
+	hypervisors := map[string]string{}
+	if len(bandwidths)+len(undirected)+len(directed) > 0 {
+		hypervisor := config.OVSResourceProviderDefaultHypervisor.Of(c)
+		if hypervisor == "" {
+			hypervisor = canonical(o.Host)
+		}
+		given := config.OVSResourceProviderHypervisors.Of(c)
+		bridges := slices.Collect(maps.Values(o.BridgeMappings))
+		for bridge := range bandwidths {
+			if !slices.Contains(bridges, bridge) && bridge != config.ML2TunnelledProvider.Of(c) {
+				return fmt.Errorf("resource_provider_bandwidths: %q is neither a bridge of bridge_mappings nor tunnelled_network_rp_name", bridge)
+			}
+			hypervisors[bridge] = cmp.Or(given[bridge], hypervisor)
+		}
+		for _, rates := range []map[string]map[string]any{undirected, directed} {
+			if unnamed, ok := rates[""]; ok {
+				if _, twice := rates[hypervisor]; twice {
+					return fmt.Errorf("resource_provider_packet_processing: hypervisor %s has two rates", hypervisor)
+				}
+				delete(rates, "")
+				rates[hypervisor] = unnamed
+			}
 		}
 	}
 	o.Configurations["resource_provider_bandwidths"] = bandwidths
+	o.Configurations["resource_provider_packet_processing_without_direction"] = undirected
+	o.Configurations["resource_provider_packet_processing_with_direction"] = directed
 	o.Configurations["resource_provider_hypervisors"] = hypervisors
-	o.Configurations["resource_provider_inventory_defaults"] = defaults
+	for name, option := range map[string]*config.Option[map[string]string]{
+		"resource_provider_inventory_defaults":                   config.OVSResourceProviderInventoryDefaults,
+		"resource_provider_packet_processing_inventory_defaults": config.OVSResourceProviderPacketInventoryDefaults,
+	} {
+		if o.Configurations[name], err = inventory(name, option.Of(c)); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// ratesOf reads a list of name:rate:…, one rate for each direction; nil: no rate.
+func ratesOf(option string, list []string, directions ...string) (map[string]map[string]any, error) {
+	all := map[string]map[string]any{}
+	for _, text := range list {
+		parts := strings.Split(strings.TrimSpace(text), ":")
+		if len(parts) == 1 {
+			parts = append(parts, make([]string, len(directions))...)
+		}
+		if _, twice := all[parts[0]]; twice || len(parts) != len(directions)+1 {
+			return nil, fmt.Errorf("%s: %q", option, text)
+		}
+		one := map[string]any{}
+		for i, direction := range directions {
+			if parts[i+1] == "" {
+				one[direction] = nil
+				continue
+			}
+			n, err := strconv.ParseUint(parts[i+1], 10, 63)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %q: %s is not a number", option, text, direction)
+			}
+			one[direction] = n
+		}
+		all[parts[0]] = one
+	}
+	return all, nil
+}
+
+// inventory reads defaults of inventories.
+func inventory(option string, given map[string]string) (map[string]any, error) {
+	defaults := map[string]any{}
+	for key, text := range given {
+		switch key {
+		case "allocation_ratio":
+			f, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(f >= 0) || f > math.MaxFloat32 {
+				return nil, fmt.Errorf("%s: %s is not a number: %q", option, key, text)
+			}
+			defaults[key] = f
+		case "min_unit", "max_unit", "reserved", "step_size":
+			n, err := strconv.ParseUint(text, 10, 31)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s is not a number: %q", option, key, text)
+			}
+			defaults[key] = n
+		default:
+			return nil, fmt.Errorf("%s: there is no %q", option, key)
+		}
+	}
+	return defaults, nil
+}
+
+// canonical is the name by which Nova knows a host if that is this machine:
+// libvirt takes the canonical one. Another name was given by the operator, who
+// means it.
+func canonical(host string) string {
+	machine, err := os.Hostname()
+	if err != nil || host != machine || strings.Contains(machine, ".") || strings.HasPrefix(machine, "localhost") {
+		return host
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	name, err := net.DefaultResolver.LookupCNAME(ctx, machine)
+	if name = strings.TrimSuffix(name, "."); err != nil || name == "" || strings.HasPrefix(name, "localhost") {
+		return host
+	}
+	return name
 }

@@ -23,6 +23,7 @@ import (
 	_ "isospin/internal/ext/pvlan"
 	_ "isospin/internal/ext/qos"
 	_ "isospin/internal/ext/rbac"
+	_ "isospin/internal/ext/resourceprovider"
 	_ "isospin/internal/ext/router"
 	_ "isospin/internal/ext/securitygroup"
 	_ "isospin/internal/ext/segment"

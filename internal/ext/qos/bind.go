@@ -3,6 +3,7 @@ package qos
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
@@ -34,6 +35,10 @@ func (s *service) hook() {
 	ports.BeforeUpdate = append(ports.BeforeUpdate, func(ctx context.Context, tx *store.Tx, old, want *port.Port, _ *resource.Body) error {
 		return s.bindPort(ctx, tx, old, want)
 	})
+	if s.placement != nil {
+		ports.Resource.Service = portService{ports.Collection, s}
+		networks.Resource.Service = networkService{networks.Collection, s}
+	}
 	before := ports.Present
 	ports.Present = func(ctx context.Context, rows []*port.Port) {
 		if before != nil {
@@ -85,8 +90,13 @@ func (s *service) onNetworkWrite(ctx context.Context, tx *store.Tx, n *network.N
 	if err != nil {
 		return err
 	}
-	if p != nil && !created {
+	if p != nil {
 		if err := s.checkNetwork(tx, p, n.ID); err != nil {
+			return err
+		}
+	}
+	if !created {
+		if err := s.reallocatePorts(ctx, tx, n.ID, have); err != nil {
 			return err
 		}
 	}
@@ -100,19 +110,49 @@ func (s *service) bindPort(ctx context.Context, tx *store.Tx, old, want *port.Po
 		have = own(old.Slots)
 	}
 	id := own(want.Slots)
-	if id != have {
-		p, err := s.change(ctx, tx, have, id)
+	if err := s.checkAllocation(tx, old, want); err != nil {
+		return err
+	}
+	if id == have {
+		if old == nil && !everything(want) {
+			return s.checkInherited(tx, want)
+		}
+		return nil
+	}
+	p, err := s.change(ctx, tx, have, id)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		if err := checkPort(p, want); err != nil {
+			return err
+		}
+	}
+	if old != nil {
+		c, err := reallocated(ctx, old, have)
 		if err != nil {
 			return err
 		}
-		if p != nil {
-			if err := checkPort(p, want); err != nil {
+		if c != nil {
+			if want.Profile, err = c.profile(want.Profile); err != nil {
 				return err
 			}
 		}
-		return bind(tx, "port", want.ID, id)
 	}
-	return nil
+	return bind(tx, "port", want.ID, id)
+}
+
+// checkInherited checks that a new port can have its network's policy.
+func (s *service) checkInherited(tx *store.Tx, p *port.Port) error {
+	id, err := stored(tx, networkPolicy, p.NetworkID)
+	if err != nil || id == "" {
+		return err
+	}
+	policy, err := s.policies.Load(tx, id)
+	if err != nil {
+		return err
+	}
+	return checkPort(policy, p)
 }
 
 // change checks that the caller may take a policy away, and that the other
@@ -171,9 +211,14 @@ func (s *service) checkUses(tx *store.Tx, p *Policy) error {
 	return nil
 }
 
-// checkNetwork checks the ports that would inherit a network's policy.
+// checkNetwork checks a network, and the ports that would inherit its policy.
 func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error {
-	ports, err := s.core.Ports.Table.SelectBare(tx, "WHERE t.network_id = ? AND t.host_id <> '' AND NOT EXISTS (SELECT 1 FROM qos_port_policy b WHERE b.port_id = t.id)", networkID)
+	for _, r := range p.Rules {
+		if !onNetworks(r.Type) {
+			return fault.New(fault.Conflict, "QosRuleNotSupportedByNetwork", "Rule %s is not supported by network %s", r.Type, networkID)
+		}
+	}
+	ports, err := s.core.Ports.Table.SelectBare(tx, "WHERE t.network_id = ? AND (t.host_id <> '' OR t.vnic_type <> 'normal') AND NOT EXISTS (SELECT 1 FROM qos_port_policy b WHERE b.port_id = t.id)", networkID)
 	if err != nil {
 		return err
 	}
@@ -188,21 +233,22 @@ func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error 
 	return nil
 }
 
-// checkPort refuses a policy with a rule that the port's binding cannot have.
-// A port that is not bound yet may have any.
+// checkPort refuses a policy with a rule that the port cannot have.
 func checkPort(p *Policy, o *port.Port) error {
-	if !o.Bound() {
-		return nil
-	}
 	for _, r := range p.Rules {
-		if !supported(r.Type, o.VIFType, o.VNICType) {
+		if !supported(r.Type, o) {
 			return fault.New(fault.Conflict, "QosRuleNotSupported", "Rule %s is not supported by port %s", r.Type, o.ID)
 		}
 	}
 	return nil
 }
 
-// presentPorts shows the policies of ports' networks.
+// everything tells whether a port can have rules of all types.
+func everything(p *port.Port) bool {
+	return !slices.ContainsFunc(ruleTypes, func(t string) bool { return !supported(t, p) })
+}
+
+// presentPorts shows the policies of ports' networks, and what ports need.
 func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
 	by := map[string]*string{}
 	var ids []string
@@ -212,7 +258,13 @@ func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
 			ids = append(ids, p.NetworkID)
 		}
 	}
-	if err := s.networkPolicies(ctx, ids, by); err != nil {
+	err := s.core.Store.View(ctx, func(tx *store.Tx) error {
+		if err := networkPolicies(tx, ids, by); err != nil {
+			return err
+		}
+		return s.presentRequests(tx, rows, by)
+	})
+	if err != nil {
 		s.core.Logger.ErrorContext(ctx, "policies of networks are not shown with ports", "error", err)
 		return
 	}
@@ -227,13 +279,15 @@ func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
 
 // networkPolicies reads the policies of networks into by.
 func (s *service) networkPolicies(ctx context.Context, ids []string, by map[string]*string) error {
-	return s.core.Store.View(ctx, func(tx *store.Tx) error {
-		return store.Child(tx, "SELECT network_id, qos_policy_id FROM qos_network_policy WHERE %s", "network_id", ids, func(scan func(...any) error) error {
-			var id, policy string
-			err := scan(&id, &policy)
-			by[id] = &policy
-			return err
-		})
+	return s.core.Store.View(ctx, func(tx *store.Tx) error { return networkPolicies(tx, ids, by) })
+}
+
+func networkPolicies(tx *store.Tx, ids []string, by map[string]*string) error {
+	return store.Child(tx, "SELECT network_id, qos_policy_id FROM qos_network_policy WHERE %s", "network_id", ids, func(scan func(...any) error) error {
+		var id, policy string
+		err := scan(&id, &policy)
+		by[id] = &policy
+		return err
 	})
 }
 

@@ -28,6 +28,11 @@ func install(c *core.Core, f *feed.Hub) error {
 		e("qos-bw-limit-direction", "Direction for QoS bandwidth limit rule", "Allow to configure QoS bandwidth limit rule with specific direction: ingress or egress", "2017-04-10T10:00:00-00:00", "qos"),
 		e("qos-default", "QoS default policy", "Expose the QoS default policy per project", "2017-041-06T10:00:00-00:00", "qos"),
 		e("qos-pps", "QoS Rule Type Packet per Second Extension", "Provides packet rate limit rules: how many packets a port may send and receive in a second.", "2021-05-12T10:00:00-00:00", "qos"),
+		e("qos-bw-minimum-ingress", "Ingress direction for QoS minimum bandwidth rule", "Allow to configure QoS minimum bandwidth rule with ingress direction.", "2018-07-09T10:00:00-00:00", "qos"),
+		e("qos-pps-minimum", "QoS minimum packet rate rule", "Allow to configure QoS minimum packet rate rule.", "2021-07-14T10:00:00-00:00", "qos"),
+		e("qos-pps-minimum-rule-alias", "QoS minimum packet rate rule alias", "API to enable GET, PUT and DELETE operations on QoS minimum packet rate rule without specifying policy ID", "2021-10-22T10:00:00-00:00", "qos", "qos-pps-minimum"),
+		e("port-resource-request", "Port Resource Request", "Expose resource request to Port", "2018-05-08T10:00:00-00:00"),
+		e("port-resource-request-groups", "Port Resource Request Groups", "Support requesting multiple groups of resources and traits from the same RP subtree in resource_request", "2021-08-02T10:00:00-00:00"),
 		e("qos-port-network-policy", "QoS port network policy ID", "Expose the QoS policy of the network of a port", "2019-11-01T10:00:00-00:00", "qos"),
 		e("qos-rule-type-details", "Details of QoS rule types", "Expose details about QoS rule types supported by loaded backend drivers", "2017-06-22T10:00:00-00:00", "qos"),
 		e("qos-rule-type-filter", "Allow to filter the list of QoS rule types", "Adds the flags all_supported and all_rules to lists of QoS rule types", "2022-02-02T10:00:00-00:00", "qos"),
@@ -37,7 +42,11 @@ func install(c *core.Core, f *feed.Hub) error {
 		r.Add(resource.Attribute{Name: attribute, Flags: post | put | visible | resource.EnforcePolicy, Default: nil, Validate: resource.Rules{"type:uuid_or_none": nil}, Type: "string|null"})
 	}
 	c.Ports.Resource.Add(resource.Attribute{Name: networkAttribute, Flags: visible, Default: nil, Validate: resource.Rules{"type:uuid_or_none": nil}, Type: "string|null"})
-	s := newService(c)
+	c.Ports.Resource.Add(resource.Attribute{Name: requestAttribute, Flags: visible, Default: resource.Unspecified, Type: "object|null"})
+	s, err := newService(c)
+	if err != nil {
+		return err
+	}
 	core.Add(c, s.policies)
 	c.RBAC.Register(s.shareable())
 	s.registerRules(c)
@@ -52,6 +61,7 @@ func install(c *core.Core, f *feed.Hub) error {
 const (
 	attribute        = "qos_policy_id"
 	networkAttribute = "qos_network_policy_id"
+	requestAttribute = "resource_request"
 )
 
 // Policy is a set of rules that networks and ports may have.
@@ -81,6 +91,8 @@ type Embedded struct {
 	DSCPMark     *int   `json:"dscp_mark,omitempty"`
 	MaxKpps      *int   `json:"max_kpps,omitempty"`
 	MaxBurstKpps *int   `json:"max_burst_kpps,omitempty"`
+	MinKbps      *int   `json:"min_kbps,omitempty"`
+	MinKpps      *int   `json:"min_kpps,omitempty"`
 }
 
 // Rule is what rules of all types have in common.
@@ -112,16 +124,37 @@ type PacketRateLimit struct {
 	Direction    string `json:"direction" db:"direction"`
 }
 
+// MinimumBandwidth is how many kilobits a port is guaranteed to send (egress)
+// or receive (ingress) in a second: as much is allocated in Placement on the
+// host that the port's instance is scheduled to.
+type MinimumBandwidth struct {
+	Rule
+	MinKbps   int    `json:"min_kbps" db:"min_kbps"`
+	Direction string `json:"direction" db:"direction"`
+}
+
+// MinimumPacketRate is the same of thousands of packets; the direction any
+// counts both.
+type MinimumPacketRate struct {
+	Rule
+	MinKpps   int    `json:"min_kpps" db:"min_kpps"`
+	Direction string `json:"direction" db:"direction"`
+}
+
 // Rule types, by Neutron's names.
 const (
-	typeBandwidthLimit  = "bandwidth_limit"
-	typeDSCPMarking     = "dscp_marking"
-	typePacketRateLimit = "packet_rate_limit"
+	typeBandwidthLimit    = "bandwidth_limit"
+	typeDSCPMarking       = "dscp_marking"
+	typePacketRateLimit   = "packet_rate_limit"
+	typeMinimumBandwidth  = "minimum_bandwidth"
+	typeMinimumPacketRate = "minimum_packet_rate"
 )
 
-func (r *BandwidthLimit) rule() *Rule  { return &r.Rule }
-func (r *DSCPMarking) rule() *Rule     { return &r.Rule }
-func (r *PacketRateLimit) rule() *Rule { return &r.Rule }
+func (r *BandwidthLimit) rule() *Rule    { return &r.Rule }
+func (r *DSCPMarking) rule() *Rule       { return &r.Rule }
+func (r *PacketRateLimit) rule() *Rule   { return &r.Rule }
+func (r *MinimumBandwidth) rule() *Rule  { return &r.Rule }
+func (r *MinimumPacketRate) rule() *Rule { return &r.Rule }
 
 func (r *BandwidthLimit) embedded() Embedded {
 	return Embedded{ID: r.ID, PolicyID: r.PolicyID, Type: typeBandwidthLimit, Direction: r.Direction, MaxKbps: &r.MaxKbps, MaxBurstKbps: &r.MaxBurstKbps}
@@ -133,6 +166,14 @@ func (r *DSCPMarking) embedded() Embedded {
 
 func (r *PacketRateLimit) embedded() Embedded {
 	return Embedded{ID: r.ID, PolicyID: r.PolicyID, Type: typePacketRateLimit, Direction: r.Direction, MaxKpps: &r.MaxKpps, MaxBurstKpps: &r.MaxBurstKpps}
+}
+
+func (r *MinimumBandwidth) embedded() Embedded {
+	return Embedded{ID: r.ID, PolicyID: r.PolicyID, Type: typeMinimumBandwidth, Direction: r.Direction, MinKbps: &r.MinKbps}
+}
+
+func (r *MinimumPacketRate) embedded() Embedded {
+	return Embedded{ID: r.ID, PolicyID: r.PolicyID, Type: typeMinimumPacketRate, Direction: r.Direction, MinKpps: &r.MinKpps}
 }
 
 const standardColumns = `id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255) NOT NULL, description VARCHAR(255) NOT NULL,
@@ -169,6 +210,13 @@ var schema = store.Schema{Module: "ext/qos", Steps: [][]string{{
 		router_id VARCHAR(36) PRIMARY KEY REFERENCES router (id) ON DELETE CASCADE,
 		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id))`,
 	`CREATE INDEX qos_router_policy_policy ON qos_router_policy (qos_policy_id)`,
+}, {
+	`CREATE TABLE qos_minimum_bandwidth_rule (` + standardColumns + `,
+		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id) ON DELETE CASCADE,
+		min_kbps INTEGER NOT NULL, direction VARCHAR(16) NOT NULL, UNIQUE (qos_policy_id, direction))`,
+	`CREATE TABLE qos_minimum_packet_rate_rule (` + standardColumns + `,
+		qos_policy_id VARCHAR(36) NOT NULL REFERENCES qos_policy (id) ON DELETE CASCADE,
+		min_kpps INTEGER NOT NULL, direction VARCHAR(16) NOT NULL, UNIQUE (qos_policy_id, direction))`,
 }}}
 
 const (
@@ -215,6 +263,9 @@ func direction() resource.Attribute {
 
 var directions = []any{"ingress", "egress"}
 
+// anyDirection counts the packets of both directions.
+const anyDirection = "any"
+
 // dscpMarks are the code points that rules may set.
 var dscpMarks = func() []any {
 	var list []any
@@ -232,6 +283,12 @@ func attributesOf(ruleType string) []resource.Attribute {
 		return []resource.Attribute{{Name: "dscp_mark", Flags: post | put | visible | filter | sortKey, Required: true, Convert: "convert_to_int", Validate: resource.Rules{"type:values": dscpMarks}, Type: "int"}}
 	case typePacketRateLimit:
 		return []resource.Attribute{limit("max_kpps"), burst("max_burst_kpps"), direction()}
+	case typeMinimumBandwidth:
+		return []resource.Attribute{limit("min_kbps"), direction()}
+	case typeMinimumPacketRate:
+		either := direction()
+		either.Validate = resource.Rules{"type:values": append([]any{anyDirection}, directions...)}
+		return []resource.Attribute{limit("min_kpps"), either}
 	}
 	return nil
 }
@@ -254,10 +311,10 @@ func newAliasResource(ruleType string) *resource.Resource {
 		NotFound: "QosRuleNotFound", NotFoundText: "QoS rule %s for policy  could not be found.",
 	}
 	r.Path = "alias-" + dashes(ruleType) + "-rules"
-	r.Add(
-		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
-		resource.Attribute{Name: "tenant_id", Flags: visible | resource.RequiredByPolicy, Type: "string"},
-	)
+	r.Add(resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"})
+	if ruleType != typeMinimumPacketRate { // whose aliases are another extension's
+		r.Add(resource.Attribute{Name: "tenant_id", Flags: visible | resource.RequiredByPolicy, Type: "string"})
+	}
 	for _, a := range attributesOf(ruleType) {
 		a.Flags &^= post
 		a.Required = false

@@ -203,8 +203,8 @@ func TestRuleTypes(t *testing.T) {
 		slices.Sort(names)
 		return strings.Join(names, " ")
 	}
-	const three = "bandwidth_limit dscp_marking packet_rate_limit"
-	if got := types() + "|" + types("all_supported", "true") + "|" + types("all_rules", "True"); got != three+"|"+three+"|bandwidth_limit dscp_marking minimum_bandwidth minimum_packet_rate packet_rate_limit" {
+	const all = "bandwidth_limit dscp_marking minimum_bandwidth minimum_packet_rate packet_rate_limit"
+	if got := types() + "|" + types("all_supported", "true") + "|" + types("all_rules", "True"); got != all+"|"+all+"|"+all {
 		t.Fatalf("types: %s", got)
 	}
 	const want = `[{"name":"openvswitch","supported_parameters":[` +
@@ -212,6 +212,12 @@ func TestRuleTypes(t *testing.T) {
 		`{"parameter_name":"max_burst_kbps","parameter_type":"range","parameter_values":{"end":2147483647,"start":0}},` +
 		`{"parameter_name":"direction","parameter_type":"choices","parameter_values":["ingress","egress"]}]}]`
 	if got := admin.Get("rule_type", "bandwidth_limit"); got.JSON("drivers") != want || got.Text("type") != "bandwidth_limit" {
+		t.Fatalf("rule type is %v", got)
+	}
+	const minimum = `[{"name":"openvswitch","supported_parameters":[` +
+		`{"parameter_name":"min_kpps","parameter_type":"range","parameter_values":{"end":2147483647,"start":0}},` +
+		`{"parameter_name":"direction","parameter_type":"choices","parameter_values":["any","ingress","egress"]}]}]`
+	if got := admin.Get("rule_type", "minimum_packet_rate"); got.JSON("drivers") != minimum {
 		t.Fatalf("rule type is %v", got)
 	}
 	_, err := k.As("project1").TryGet("rule_type", "bandwidth_limit")

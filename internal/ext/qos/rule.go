@@ -38,7 +38,9 @@ type kind interface {
 func (s *service) registerRules(c *core.Core) {
 	addRules[BandwidthLimit](s, c, typeBandwidthLimit, true)
 	addRules[DSCPMarking](s, c, typeDSCPMarking, true)
-	addRules[PacketRateLimit](s, c, typePacketRateLimit, false) // its aliases are another extension's
+	addRules[PacketRateLimit](s, c, typePacketRateLimit, false) // no extension has its aliases
+	addRules[MinimumBandwidth](s, c, typeMinimumBandwidth, true)
+	addRules[MinimumPacketRate](s, c, typeMinimumPacketRate, true)
 }
 
 func addRules[T any, P ruled[T]](s *service, c *core.Core, ruleType string, aliased bool) {
@@ -52,6 +54,7 @@ func addRules[T any, P ruled[T]](s *service, c *core.Core, ruleType string, alia
 			return "t.project_id = ? OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'qos_policy' AND r.object_id = t.qos_policy_id AND r.target_project IN ('*', ?))", []any{who, who}
 		},
 	})
+	res.Through = &resource.Through{Kind: "policy", Attribute: "policy_id"}
 	res.Within = r.Within(collection.Parent[T]{
 		Member: "policy_id", Column: "qos_policy_id",
 		Of: func(o *T) string { return P(o).rule().PolicyID },
@@ -115,24 +118,56 @@ func (r *rules[T, P]) create(ctx context.Context, tx *store.Tx, o *T, _ *resourc
 		return err
 	}
 	rule.ProjectID = p.ProjectID
+	if err := checkRule(p, P(o).embedded()); err != nil {
+		return err
+	}
 	if err := r.conflict(tx, o, r.Insert(ctx, tx, o)); err != nil {
 		return err
 	}
-	return r.of.rulesChanged(ctx, tx, rule.PolicyID)
+	return r.of.rulesChanged(ctx, tx, rule.PolicyID, r.ruleType)
 }
 
 func (r *rules[T, P]) update(ctx context.Context, tx *store.Tx, _, want *T, _ *resource.Body) error {
+	p, err := r.of.policies.Load(tx, P(want).rule().PolicyID)
+	if err != nil {
+		return err
+	}
+	if err := checkRule(p, P(want).embedded()); err != nil {
+		return err
+	}
 	if err := r.conflict(tx, want, r.Save(ctx, tx, want)); err != nil {
 		return err
 	}
-	return r.of.rulesChanged(ctx, tx, P(want).rule().PolicyID)
+	return r.of.rulesChanged(ctx, tx, p.ID, r.ruleType)
 }
 
 func (r *rules[T, P]) delete(ctx context.Context, tx *store.Tx, o *T) error {
 	if err := r.Remove(ctx, tx, o); err != nil {
 		return err
 	}
-	return r.of.rulesChanged(ctx, tx, P(o).rule().PolicyID)
+	return r.of.rulesChanged(ctx, tx, P(o).rule().PolicyID, r.ruleType)
+}
+
+// checkRule refuses a rule that contradicts another of the policy: what is
+// guaranteed may not be more than what is allowed, and packets are counted
+// either by direction or not.
+func checkRule(p *Policy, e Embedded) error {
+	contradicts := func(value any, have Embedded, existing any) error {
+		return fault.New(fault.Conflict, "QoSRuleParameterConflict", "Unable to add the rule with value %v to the policy %s as the existing rule of type %s has value %v.", value, p.ID, have.Type, existing)
+	}
+	for _, have := range p.Rules {
+		same := have.Direction == e.Direction
+		switch {
+		case have.ID == e.ID:
+		case same && e.Type == typeBandwidthLimit && have.Type == typeMinimumBandwidth && *have.MinKbps > *e.MaxKbps:
+			return contradicts(*e.MaxKbps, have, *have.MinKbps)
+		case same && e.Type == typeMinimumBandwidth && have.Type == typeBandwidthLimit && *have.MaxKbps < *e.MinKbps:
+			return contradicts(*e.MinKbps, have, *have.MaxKbps)
+		case e.Type == typeMinimumPacketRate && have.Type == e.Type && (have.Direction == anyDirection) != (e.Direction == anyDirection):
+			return contradicts(e.Direction, have, have.Direction)
+		}
+	}
+	return nil
 }
 
 // conflict finds the rule that is there already when a key says so.

@@ -4,16 +4,17 @@ import (
 	"context"
 	"slices"
 
+	"isospin/internal/core/port"
 	"isospin/internal/fault"
 	"isospin/internal/identity"
 	"isospin/internal/resource"
 )
 
 // ruleTypes are all types that the API defines.
-var ruleTypes = []string{typeBandwidthLimit, typePacketRateLimit, typeDSCPMarking, "minimum_bandwidth", "minimum_packet_rate"}
+var ruleTypes = []string{typeBandwidthLimit, typePacketRateLimit, typeDSCPMarking, typeMinimumBandwidth, typeMinimumPacketRate}
 
-// driver is what the software of hosts can enforce, by the name of the
-// mechanism driver that binds to it.
+// driver is what the software of hosts can enforce, or Placement can promise
+// for it, by the name of the mechanism driver that binds to it.
 type driver struct {
 	name      string
 	rules     []string
@@ -22,15 +23,27 @@ type driver struct {
 }
 
 var drivers = []driver{{
-	name: "openvswitch", rules: []string{typeBandwidthLimit, typeDSCPMarking, typePacketRateLimit},
-	vifTypes: []string{"ovs", "vhostuser"}, vnicTypes: []string{"normal", "virtio-forwarder", "smart-nic", "vdpa", "remote-managed"},
+	name: "openvswitch", rules: []string{typeBandwidthLimit, typeDSCPMarking, typePacketRateLimit, typeMinimumBandwidth, typeMinimumPacketRate},
+	vifTypes: []string{"ovs", "vhostuser"}, vnicTypes: []string{"normal", "direct"},
 }}
 
-// supported tells whether the binding of a port can have a rule.
-func supported(ruleType, vifType, vnicType string) bool {
+// supported tells whether a port can have a rule: as it is bound, or, before
+// that, by what it asks to be.
+func supported(ruleType string, p *port.Port) bool {
 	return slices.ContainsFunc(drivers, func(d driver) bool {
-		return slices.Contains(d.rules, ruleType) && slices.Contains(d.vifTypes, vifType) && slices.Contains(d.vnicTypes, vnicType)
+		if !slices.Contains(d.rules, ruleType) {
+			return false
+		}
+		if p.Bound() {
+			return slices.Contains(d.vifTypes, p.VIFType)
+		}
+		return slices.Contains(d.vnicTypes, p.VNICType)
 	})
+}
+
+// onNetworks tells whether the ports of any network can have a rule.
+func onNetworks(ruleType string) bool {
+	return slices.ContainsFunc(drivers, func(d driver) bool { return slices.Contains(d.rules, ruleType) })
 }
 
 // RuleType is a type of rules with the drivers that support it.

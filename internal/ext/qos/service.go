@@ -10,6 +10,7 @@ import (
 	"isospin/internal/core/rbac"
 	"isospin/internal/fault"
 	"isospin/internal/identity"
+	"isospin/internal/notify/placement"
 	"isospin/internal/resource"
 	"isospin/internal/store"
 )
@@ -21,10 +22,20 @@ type service struct {
 	core     *core.Core
 	policies *collection.Collection[Policy, *Policy]
 	kinds    []kind
+	// placement is nil when there is none.
+	placement allocator
 }
 
-func newService(c *core.Core) *service {
+// newService fails when the way to Placement is configured and wrong.
+func newService(c *core.Core) (*service, error) {
 	s := &service{core: c}
+	if placement.Configured(c.Config) {
+		client, err := placement.NewClient(c.Config)
+		if err != nil {
+			return nil, err
+		}
+		s.placement = client
+	}
 	table := store.NewTable[Policy]("qos_policy", store.TableOptions[Policy]{
 		Kind:       "policy",
 		Children:   []func(*store.Tx, []*Policy) error{collection.Tagged[Policy]("policy"), s.fillRules, fillShared},
@@ -43,7 +54,8 @@ func newService(c *core.Core) *service {
 			}
 		},
 	})
-	return s
+	s.policies.Resource.Shared = collection.Shared(func(p *Policy) []string { return p.SharedWith })
+	return s, nil
 }
 
 // sharedWith tells whether an access_as_shared entry opens the policy to a project.
@@ -188,13 +200,18 @@ func (s *service) delete(ctx context.Context, tx *store.Tx, p *Policy) error {
 
 // rulesChanged makes a new revision of a policy, whose event has the rules as
 // they are now, when all who have the policy can have them.
-func (s *service) rulesChanged(ctx context.Context, tx *store.Tx, id string) error {
+func (s *service) rulesChanged(ctx context.Context, tx *store.Tx, id, ruleType string) error {
 	p, err := s.policies.Load(tx, id)
 	if err != nil {
 		return err
 	}
 	if err := s.checkUses(tx, p); err != nil {
 		return err
+	}
+	if guarantees(ruleType) {
+		if err := checkScheduled(tx, id); err != nil {
+			return err
+		}
 	}
 	return s.policies.Save(ctx, tx, p)
 }
