@@ -3,6 +3,7 @@ package feed
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"isospin/internal/store"
 )
@@ -12,6 +13,38 @@ import (
 type Copy struct {
 	kinds map[string]*kind
 	order []string
+	texts texts
+}
+
+func (c *Copy) share(o any) {
+	if s, ok := o.(Sharer); ok {
+		s.Share(c.texts.share)
+	}
+}
+
+// Sharer is an object many of whose texts are those of other objects too. Of
+// many objects, these would be most of the copy.
+type Sharer interface {
+	// Share replaces texts by equal ones that share gives.
+	Share(share func(string) string)
+}
+
+// texts are those that objects share.
+type texts map[string]string
+
+// maxTexts bounds how many texts are kept only because objects may come that have them too.
+const maxTexts = 1 << 14
+
+func (t texts) share(text string) string {
+	if have, ok := t[text]; ok {
+		return have
+	}
+	if len(t) >= maxTexts {
+		clear(t)
+	}
+	text = strings.Clone(text)
+	t[text] = text
+	return text
 }
 
 type kind struct {
@@ -80,6 +113,7 @@ func (c *Copy) apply(e store.Event) (Change, bool, error) {
 	if err != nil {
 		return Change{}, false, fmt.Errorf("event %d, %s %s: %w", e.Sequence, e.Kind, e.ID, err)
 	}
+	c.share(o)
 	k.objects[e.ID], ch.New = o, o
 	return ch, true, nil
 }

@@ -65,6 +65,8 @@ type Hub struct {
 	// reached wakes those who wait for a sequence number.
 	reached chan struct{}
 	applied map[feed.Kind]AppliedFunc
+	// observers are told of all events after they are applied.
+	observers []func([]store.Event)
 	// complete by kind, after Render.
 	complete map[feed.Kind][]Completion
 }
@@ -79,7 +81,7 @@ type AppliedFunc func(ctx context.Context, tx *store.Tx, host string, a *feed.Ap
 
 // New returns a hub that keeps nothing yet.
 func New(o Options) *Hub {
-	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}, complete: map[feed.Kind][]Completion{}}
+	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}, complete: map[feed.Kind][]Completion{}}
 }
 
 // Project adds a projection. All of them are added before Start.
@@ -89,6 +91,10 @@ func (h *Hub) Project(p Projection) { h.projections = append(h.projections, p) }
 func (h *Hub) Complete(kind feed.Kind, f Completion) {
 	h.complete[kind] = append(h.complete[kind], f)
 }
+
+// Observe calls f with all events from Start on, in commit order, after they
+// were applied. f must not block nor change what it gets. All observers are added before Run.
+func (h *Hub) Observe(f func(events []store.Event)) { h.observers = append(h.observers, f) }
 
 // OnApplied takes hosts' reports on a kind of object; set before Start.
 func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
@@ -175,6 +181,7 @@ func (h *Hub) Start(ctx context.Context) error {
 		for _, name := range h.copy.order {
 			k := h.copy.kinds[name]
 			err := k.load(tx, func(id string, o any) {
+				h.copy.share(o)
 				k.objects[id] = o
 				for _, p := range h.projections {
 					p.Apply(h.copy, Change{Kind: name, ID: id, New: o}, m)
@@ -228,6 +235,9 @@ func (h *Hub) catchUp(ctx context.Context) error {
 		}
 		if len(events) > 0 {
 			h.apply(events)
+			for _, observe := range h.observers {
+				observe(events)
+			}
 		}
 		if len(events) < batch {
 			return nil

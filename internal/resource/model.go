@@ -57,12 +57,16 @@ func (m *Model) Apply(r *Resource, o Object, body *Body) error {
 			if err := assign(v.FieldByIndex(index).Addr().Interface(), value); err != nil {
 				return fmt.Errorf("attribute %s: %w", name, err)
 			}
-		} else if m.slots != nil && r.Attribute(name) != nil && r.Attribute(name).Flags.Has(Visible) {
+		} else if a := r.Attribute(name); m.slots != nil && a != nil && a.Flags.Has(Visible) {
+			s := v.FieldByIndex(m.slots).Addr().Interface().(*Slots)
+			if a.nothing(value) {
+				delete(*s, name)
+				continue
+			}
 			raw, err := json.Marshal(value)
 			if err != nil {
 				return fmt.Errorf("attribute %s: %w", name, err)
 			}
-			s := v.FieldByIndex(m.slots).Addr().Interface().(*Slots)
 			if *s == nil {
 				*s = Slots{}
 			}
@@ -70,6 +74,18 @@ func (m *Model) Apply(r *Resource, o Object, body *Body) error {
 		}
 	}
 	return nil
+}
+
+// nothing tells whether a slot with that value is the same as none: it reads
+// as the zero value and is shown as the default. Most slots of most objects are so.
+func (a *Attribute) nothing(value any) bool {
+	switch value {
+	case nil:
+		return (a.Default == nil || a.Default == Unspecified) && strings.HasSuffix(a.Type, "|null")
+	case "", false:
+		return a.Default == value
+	}
+	return false
 }
 
 // Value returns an attribute of the object (a pointer to T) in normal form;
@@ -178,7 +194,7 @@ type member struct {
 func (m *Model) NewEncoder(r *Resource) *Encoder {
 	e := &Encoder{model: m}
 	add := func(name string, from []int, slot bool) *member {
-		e.members = append(e.members, member{name: name, key: append(appendString(nil, name), ':'), index: from, slot: slot, omit: m.omit[name]})
+		e.members = append(e.members, member{name: name, key: append(AppendString(nil, name), ':'), index: from, slot: slot, omit: m.omit[name]})
 		return &e.members[len(e.members)-1]
 	}
 	for _, a := range r.Attributes() {
@@ -246,7 +262,7 @@ func (e *Encoder) Append(b []byte, o Object, fields map[string]bool) []byte {
 func appendValue(b []byte, v reflect.Value) []byte {
 	switch p := v.Addr().Interface().(type) {
 	case *string:
-		return appendString(b, *p)
+		return AppendString(b, *p)
 	case *bool:
 		return strconv.AppendBool(b, *p)
 	case *int:
@@ -257,19 +273,19 @@ func appendValue(b []byte, v reflect.Value) []byte {
 		if *p == nil {
 			return append(b, "null"...)
 		}
-		return appendString(b, **p)
+		return AppendString(b, **p)
 	case *netip.Addr:
 		if !p.IsValid() {
 			return append(b, "null"...)
 		}
-		return appendString(b, p.String())
+		return AppendString(b, p.String())
 	case *[]string:
 		b = append(b, '[')
 		for i, s := range *p {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendString(b, s)
+			b = AppendString(b, s)
 		}
 		return append(b, ']')
 	case *json.RawMessage:
@@ -289,7 +305,8 @@ func appendValue(b []byte, v reflect.Value) []byte {
 	return append(b, raw...)
 }
 
-func appendString(b []byte, s string) []byte {
+// AppendString appends a JSON string.
+func AppendString(b []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
 			raw, err := json.Marshal(s)

@@ -3,6 +3,7 @@ package resource
 import (
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -47,17 +48,40 @@ func NewSlot[T any](attribute string) Slot[T] { return Slot[T]{attribute} }
 func (s Slot[T]) Get(slots Slots) T {
 	var v T
 	if raw, ok := slots[s.name]; ok {
+		if text, is := any(&v).(*string); is && plain(raw) {
+			*text = string(raw[1 : len(raw)-1])
+			return v
+		}
 		// What is there was written by Set or by the checked body; a value of another shape reads as zero.
 		_ = json.Unmarshal(raw, &v)
 	}
 	return v
 }
 
+// plain tells whether a JSON value is a string that stands for itself, without escapes.
+func plain(raw []byte) bool {
+	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
+		return false
+	}
+	for _, c := range raw[1 : len(raw)-1] {
+		if c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // Set stores the slot's value.
 func (s Slot[T]) Set(slots *Slots, v T) error {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return err
+	var raw json.RawMessage
+	switch p := any(v).(type) {
+	case string:
+		raw = AppendString(nil, p)
+	default:
+		var err error
+		if raw, err = json.Marshal(v); err != nil {
+			return err
+		}
 	}
 	if *slots == nil {
 		*slots = Slots{}

@@ -53,12 +53,27 @@ type Resource struct {
 	Checker *value.Checker // optional
 
 	Service Service
+	// Shared returns the projects ("*": all) that may see an object beside its
+	// own, by what the object itself says. It agrees with what the service
+	// lists; where it is nil, only Through opens objects to other projects.
+	Shared func(o Object) []string // optional
+	// Through names the object on whose account an object may be seen.
+	Through *Through // optional
 	// Cascade deletes an object with what is on it, for DELETE …?cascade=true; nil: there is no such thing.
 	Cascade func(ctx context.Context, id string, match Match) error // optional
 	Actions []Action
 
 	attributes []*Attribute
 	byName     map[string]*Attribute
+}
+
+// Through says that an object is seen on account of another, whose id it has
+// as an attribute.
+type Through struct {
+	Kind      string // required: the other resource's name
+	Attribute string // required
+	// Owner: only by the project that owns the other; else by all that may see it.
+	Owner bool // optional
 }
 
 // Operation is one of the five calls that resources serve.

@@ -52,6 +52,7 @@ func (e *edge) addResource(r *resource.Resource) {
 			e.root.add(o.method, o.path, r.Name, o.serve)
 		}
 	}
+	s.addHistory(path)
 	for _, a := range r.Actions {
 		e.root.add(a.Method, path+"/{id}/"+a.Name, r.Name, func(c *call) error { return s.act(c, &a) })
 	}
@@ -99,6 +100,7 @@ func (s *collection) list(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.position()
 	objects, err := s.service(c).List(c.ctx, list)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ var statusOf = map[fault.Kind]int{
 	fault.PreconditionFailed: http.StatusPreconditionFailed,
 	fault.TooLarge:           http.StatusRequestEntityTooLarge,
 	fault.NotImplemented:     http.StatusNotImplemented,
+	fault.Gone:               http.StatusGone,
 	fault.Unavailable:        http.StatusServiceUnavailable,
 	fault.Unmapped:           http.StatusInternalServerError,
 }

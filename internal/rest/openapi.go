@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"isospin/internal/resource"
+	"isospin/internal/watch"
 )
 
 // addDocument registers the description of the whole API, an OpenAPI 3.1
@@ -38,7 +39,7 @@ func jsonContent(s schema) schema { return schema{typeJSON: schema{"schema": s}}
 
 // document is the description without the servers, which depend on who asks.
 func (e *edge) document() schema {
-	d := &documenter{paths: map[string]schema{}, schemas: schema{}, operations: map[string]bool{}}
+	d := &documenter{paths: map[string]schema{}, schemas: schema{}, operations: map[string]bool{}, streams: e.Watch != nil}
 	d.schemas["Error"] = schema{
 		"type": "object", "required": []string{"NeutronError"},
 		"properties": schema{"NeutronError": schema{
@@ -53,6 +54,7 @@ func (e *edge) document() schema {
 		d.route(r)
 	}
 	d.discovery()
+	d.watch()
 	var aliases []string
 	for _, x := range e.Registry.Extensions() {
 		aliases = append(aliases, x.Alias)
@@ -100,6 +102,8 @@ type documenter struct {
 	paths      map[string]schema
 	schemas    schema
 	operations map[string]bool
+	// streams: changes are shown.
+	streams bool
 }
 
 // operation adds one call.
@@ -296,6 +300,9 @@ func (d *documenter) resource(r *resource.Resource) {
 			"responses": schema{"201": answer("Created.", jsonContent(out))}}))
 	}
 	path += "/{id}"
+	if d.streams && watch.Watchable(r) {
+		d.history(r, path, id, label)
+	}
 	if r.Serves(resource.Show) {
 		d.operation("GET", path, "show_"+id, r.PolicyAction("get"), tag(schema{
 			"summary": "Shows one of " + r.Collection + ".", "parameters": []any{reference("parameters", "fields")}, "responses": schema{"200": answer("The object.", one)}}))
@@ -405,4 +412,54 @@ func (d *documenter) discovery() {
 		"responses": schema{"200": answer("The extension.", jsonContent(wrapped("extension", reference("schemas", "Extension"))))}})
 	d.operation("GET", "/openapi.json", "show_openapi", "", schema{"summary": "This document.", "tags": label,
 		"responses": schema{"200": answer("OpenAPI 3.1.", jsonContent(schema{"type": "object"}))}})
+}
+
+// ofSequence is a sequence number as a query parameter.
+func ofSequence(description string) schema {
+	return schema{"name": "since", "in": "query", "description": description, "schema": schema{"type": "integer", "minimum": 0}}
+}
+
+func (d *documenter) watch() {
+	if !d.streams {
+		return
+	}
+	text, sequence := schema{"type": "string"}, schema{"type": "integer"}
+	d.schemas["Change"] = schema{
+		"type": "object", "required": []string{"sequence"}, "description": "A line of a watch: a change; with sequence alone, where the watch is; with error alone, the last one.",
+		"properties": schema{
+			"sequence": schema{"type": "integer", "description": "Where to go on, once the line is taken."},
+			"kind":     text, "op": schema{"enum": []string{"create", "update", "delete"}}, "id": text, "revision": sequence, "project_id": text, "request_id": text,
+			"at": schema{"type": "string", "format": "date-time"}, "object": schema{"type": []string{"object", "null"}, "description": "As GET shows it to the caller; null when it is gone, or not to be seen any more."},
+		},
+	}
+	d.operation("GET", "/watch", "watch", "", schema{
+		"summary": "Streams the changes that the caller may see, in commit order.", "tags": []string{"watch"},
+		"parameters": []any{
+			ofSequence("The sequence after which changes are wanted. Without it: from now."),
+			schema{"name": "kind", "in": "query", "description": "Kinds of objects, by their singular names.", "schema": schema{"type": "array", "items": text}},
+			reference("parameters", "fields"),
+		},
+		"responses": schema{
+			"200": schema{"description": "A line of JSON for each change.", "content": schema{typeLines: schema{"schema": reference("schemas", "Change")}},
+				"headers": schema{sequenceHeader: schema{"description": "Where the watch begins; lists have it, too.", "schema": sequence}}},
+			"410": reference("responses", "Error"),
+		}})
+}
+
+func (d *documenter) history(r *resource.Resource, path, id string, label []string) {
+	if d.schemas["Past"] == nil {
+		text := schema{"type": []string{"string", "null"}}
+		d.schemas["Past"] = schema{"type": "object", "properties": schema{
+			"sequence": schema{"type": "integer"}, "op": schema{"enum": []string{"create", "update", "delete"}}, "at": schema{"type": "string", "format": "date-time"},
+			"revision": schema{"type": "integer"}, "request_id": schema{"type": "string"}, "user_id": text, "project_id": text,
+			"changes": schema{"type": []string{"object", "null"}, "description": "By attribute; null when the state before is not known.",
+				"additionalProperties": schema{"type": "object", "properties": schema{"old": schema{}, "new": schema{}}}},
+		}}
+	}
+	answered := wrapped("history", schema{"type": "array", "items": reference("schemas", "Past")})
+	answered["properties"].(schema)["next"] = schema{"type": "integer", "description": "There are more after this sequence."}
+	d.operation("GET", path+"/history", "history_"+id, r.PolicyAction("get"), schema{
+		"summary": "Tells what became of one of " + r.Collection + ", oldest first, also after it was deleted.", "tags": label,
+		"parameters": []any{ofSequence("The sequence after which changes are wanted."), schema{"name": "limit", "in": "query", "description": "Greatest number of changes.", "schema": schema{"type": "integer", "minimum": 1, "maximum": maxHistory}}},
+		"responses":  schema{"200": answer("What is kept of it, and for the caller to see.", jsonContent(answered))}})
 }

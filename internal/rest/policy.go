@@ -90,6 +90,9 @@ func (c *call) enforce(action string, target *Target) error {
 	// The older path admits that an object is there only to its own project,
 	// though others may see it when it is shared.
 	if target.Resource.Older && target.Body != nil {
+		if target.Resource.Attribute("tenant_id") == nil && target.Resource.Parent == nil {
+			return notFound() // nobody's
+		}
 		o, fetched := see.Object(c.ctx)
 		if based, ok := o.(resource.Based); fetched == nil && ok && based.Base().ProjectID != c.who.ProjectID {
 			return notFound()

@@ -18,6 +18,7 @@ import (
 
 	"isospin/internal/identity"
 	"isospin/internal/resource"
+	"isospin/internal/watch"
 )
 
 // Options of New.
@@ -40,6 +41,10 @@ type Options struct {
 	Away []error // optional
 	// Healthy is asked by GET /healthcheck; an error is a 503. nil: always healthy.
 	Healthy func(context.Context) error // optional
+	// Watch shows changes of objects. nil: there is no watch and no history.
+	Watch *watch.Service // optional
+	// Pace of watches.
+	Pace Pace // optional
 	// Metrics gets the histogram of request durations.
 	Metrics prometheus.Registerer // optional
 }
@@ -75,6 +80,7 @@ func New(o Options) http.Handler {
 	}
 	e.addDiscovery()
 	e.addDocument()
+	e.addStreams()
 	for _, r := range o.Registry.Resources() {
 		e.addResource(r)
 	}

@@ -9,6 +9,7 @@ import (
 	"isospin/internal/config"
 	"isospin/internal/core"
 	"isospin/internal/ext"
+	"isospin/internal/lease"
 	"isospin/internal/notify"
 	"isospin/internal/store"
 )
@@ -33,7 +34,7 @@ func Schemas() ([]store.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	schemas := append(core.Schemas(), notify.Schema)
+	schemas := append(core.Schemas(), lease.Schema, notify.Schema)
 	for _, m := range modules {
 		schemas = append(schemas, m.Schemas...)
 	}

@@ -2,11 +2,7 @@ package server
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"time"
-
-	"github.com/google/uuid"
 
 	"isospin/internal/config"
 	"isospin/internal/notify"
@@ -21,11 +17,7 @@ var sendEventsInterval = config.Int("DEFAULT", "send_events_interval", 2,
 
 // newNotifiers makes what tells other services of changes: what is configured.
 func (s *Server) newNotifiers() error {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
-	o := notify.Options{Store: s.Store, Registry: s.Core.Registry, Logger: s.log, Holder: fmt.Sprintf("%s:%d:%s", host, os.Getpid(), uuid.NewString())}
+	o := notify.Options{Store: s.Store, Registry: s.Core.Registry, Logger: s.log, Holder: s.holder, Lease: s.leaseTime}
 	gathering := o
 	gathering.Interval = time.Duration(sendEventsInterval.Of(s.config)) * time.Second
 	if nova.Configured(s.config) {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	message "isospin/api/feed"
@@ -31,8 +32,10 @@ import (
 	"isospin/internal/ext"
 	_ "isospin/internal/ext/all"
 	"isospin/internal/feed"
+	"isospin/internal/lease"
 	"isospin/internal/rest"
 	"isospin/internal/store"
+	"isospin/internal/watch"
 )
 
 // Options of New.
@@ -50,11 +53,15 @@ type Server struct {
 	Core   *core.Core
 	Hub    *feed.Hub
 	feed   *feed.Server
+	watch  *watch.Service
 	edge   *rest.Server
 
 	api, agents net.Listener
 	// notifiers tell other services of changes until their context ends.
 	notifiers []func(context.Context)
+	// holder names this server among all on the database, leaseTime is how long a silent one keeps its work.
+	holder    string
+	leaseTime time.Duration
 }
 
 var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
@@ -63,7 +70,13 @@ var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
 // New opens the database, brings its schema up to date, reads what the feed
 // keeps and listens. Close or Run ends what it has opened.
 func New(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{config: o.Config, log: o.Logger}
+	s := &Server{config: o.Config, log: o.Logger, holder: holderName()}
+	if !strings.HasPrefix(config.DatabaseConnection.Of(o.Config), "sqlite") {
+		s.leaseTime = lease.DefaultTime
+	} else {
+		// There is no other server: few writes matter more than a fast change.
+		s.leaseTime = 15 * time.Second
+	}
 	ok := false
 	defer func() {
 		if !ok {
@@ -110,6 +123,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 			return nil, fmt.Errorf("extension family %s: %w", m.Name, err)
 		}
 	}
+	s.Core.Registry.AddExtension(watch.Extensions()...)
 	if err := s.Core.Seal(); err != nil {
 		return nil, err
 	}
@@ -122,9 +136,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := access.complete(o.Config, o.Logger, s.Core.Registry); err != nil {
 		return nil, err
 	}
+	s.newWatch(access.enforcer)
 	s.edge = rest.NewServer(withPage(rest.New(rest.Options{
 		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
-		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri,
+		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri, Watch: s.watch,
 		PaginationMaxLimit: limit, LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed, store.ErrUnavailable},
 		Healthy: func(ctx context.Context) error {
 			return s.Store.View(ctx, func(tx *store.Tx) error {
@@ -224,13 +239,14 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var running sync.WaitGroup
 	running.Go(func() { s.Hub.Run(ctx) })
-	running.Go(func() { s.trim(ctx) })
+	running.Go(func() {
+		<-ctx.Done()
+		s.watch.End()
+	})
 	for _, run := range s.notifiers {
 		running.Go(func() { run(ctx) })
 	}
-	for _, work := range s.Core.Background {
-		running.Go(func() { work(ctx) })
-	}
+	running.Go(func() { s.background(ctx) })
 	running.Go(func() {
 		if err := s.serveFeed(ctx); err != nil {
 			cancel(err)
@@ -245,6 +261,28 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// background does what one of the servers on the database does at a time.
+func (s *Server) background(ctx context.Context) {
+	l := lease.New(lease.Options{Store: s.Store, Logger: s.log, Name: "background", Holder: s.holder, Time: s.leaseTime})
+	l.Run(ctx, func(ctx context.Context, reachable time.Time) {
+		var running sync.WaitGroup
+		running.Go(func() { s.trim(ctx) })
+		for _, work := range s.Core.Background {
+			running.Go(func() { work(ctx, reachable) })
+		}
+		running.Wait()
+	})
+}
+
+// holderName names this process, unlike any other.
+func holderName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return fmt.Sprintf("%.64s:%d:%s", host, os.Getpid(), uuid.NewString())
+}
+
 // trim drops events that are older than they are kept for.
 func (s *Server) trim(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Minute)
@@ -252,7 +290,7 @@ func (s *Server) trim(ctx context.Context) {
 	for {
 		before := time.Now().Add(-time.Duration(eventRetention.Of(s.config)) * time.Second).UnixMilli()
 		err := s.Store.Tx(ctx, func(tx *store.Tx) error {
-			_, err := tx.TrimEvents(before)
+			_, err := tx.TrimEvents(before, s.watch.Shared()...)
 			return err
 		})
 		if err != nil && ctx.Err() == nil {

@@ -590,12 +590,12 @@ func (s *mariadb) writeEvents(tx *Tx, events []Event) error {
 				n &= n - 1
 			}
 		}
-		args := make([]any, 0, 9*n)
+		args := make([]any, 0, 11*n)
 		for i, e := range events[first : first+n] {
-			args = append(args, c.number<<placeBits+int64(first+i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.At, string(e.Data))
+			args = append(args, c.number<<placeBits+int64(first+i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data))
 		}
-		if _, err := tx.Exec("INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, at, data) VALUES (?,?,?,?,?,?,?,?,?)"+
-			strings.Repeat(", (?,?,?,?,?,?,?,?,?)", n-1), args...); err != nil {
+		if _, err := tx.Exec("INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data) VALUES (?,?,?,?,?,?,?,?,?,?,?)"+
+			strings.Repeat(", (?,?,?,?,?,?,?,?,?,?,?)", n-1), args...); err != nil {
 			return fmt.Errorf("events: %w", err)
 		}
 		first += n

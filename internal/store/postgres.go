@@ -562,9 +562,9 @@ func (s *postgres) hasTable(tx *Tx, name string) (bool, error) {
 func (s *postgres) writeEvents(tx *Tx, events []Event) error {
 	c := tx.c.(*postgresSession)
 	for i, e := range events {
-		c.tail = append(c.tail, queued{`INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, at, data)
-			VALUES ((SELECT base FROM event_base) + (pg_current_xact_id()::text::bigint << 20) + $1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			[]any{int64(i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.At, string(e.Data)}})
+		c.tail = append(c.tail, queued{`INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data)
+			VALUES ((SELECT base FROM event_base) + (pg_current_xact_id()::text::bigint << 20) + $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+			[]any{int64(i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data)}})
 	}
 	return nil
 }

@@ -24,6 +24,14 @@ var base = Schema{Module: "store", Steps: [][]string{{
 		kind VARCHAR(64) NOT NULL, id VARCHAR(255) NOT NULL, op VARCHAR(16) NOT NULL,
 		revision BIGINT NOT NULL, project_id VARCHAR(255) NOT NULL, request_id VARCHAR(64) NOT NULL,
 		at BIGINT NOT NULL, data TEXT NOT NULL)`,
+}, {
+	// Who changed it, and the way to one object's events.
+	`ALTER TABLE event ADD COLUMN user_id VARCHAR(255) NOT NULL DEFAULT ''`,
+	`ALTER TABLE event ADD COLUMN user_project VARCHAR(255) NOT NULL DEFAULT ''`,
+	`CREATE INDEX event_object ON event (id)`,
+	// One row: the number up to which events may have been trimmed.
+	`CREATE TABLE event_floor (id INTEGER PRIMARY KEY, seq BIGINT NOT NULL)`,
+	`INSERT INTO event_floor (id, seq) SELECT 1, COALESCE(MIN(seq) - 1, 0) FROM event`,
 }}}
 
 // Upgrade brings all modules to their newest version, in the given order. On a

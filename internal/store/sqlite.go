@@ -344,8 +344,8 @@ func (sqliteDialect) hasTable(tx *Tx, name string) (bool, error) {
 
 func (sqliteDialect) writeEvents(tx *Tx, events []Event) error {
 	for _, e := range events {
-		if _, err := tx.Exec("INSERT INTO event (kind, id, op, revision, project_id, request_id, at, data) VALUES (?,?,?,?,?,?,?,?)",
-			e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.At, string(e.Data)); err != nil {
+		if _, err := tx.Exec("INSERT INTO event (kind, id, op, revision, project_id, request_id, user_id, user_project, at, data) VALUES (?,?,?,?,?,?,?,?,?,?)",
+			e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data)); err != nil {
 			return fmt.Errorf("event of %s %s: %w", e.Kind, e.ID, err)
 		}
 	}

@@ -57,6 +57,8 @@ type Event struct {
 	Revision  int64
 	ProjectID string
 	RequestID string
+	// UserID made the change, with a token of UserProject; empty: nobody, or it is not known.
+	UserID, UserProject string
 	// At is the time of the change in Unix milliseconds.
 	At int64
 	// Data is the object as JSON after the change; for Deleted, before it.
@@ -112,19 +114,41 @@ func (tx *Tx) Events(after int64, limit int) ([]Event, error) {
 	return tx.dialect.events(tx, after, limit)
 }
 
+// EventsOf returns up to limit events of one object after a sequence number, in commit order.
+func (tx *Tx) EventsOf(kind, id string, after int64, limit int) ([]Event, error) {
+	return tx.readEvents("WHERE id = ? AND kind = ? AND seq > ? ORDER BY seq LIMIT ?", id, kind, after, limit)
+}
+
+// EventBefore returns the event of an object that came before a sequence
+// number; ErrNoRow when none is kept.
+func (tx *Tx) EventBefore(kind, id string, before int64) (Event, error) {
+	events, err := tx.readEvents("WHERE id = ? AND kind = ? AND seq < ? ORDER BY seq DESC LIMIT 1", id, kind, before)
+	if err != nil {
+		return Event{}, err
+	}
+	if len(events) == 0 {
+		return Event{}, ErrNoRow
+	}
+	return events[0], nil
+}
+
 // eventsAfter reads events; condition further restricts them.
 func (tx *Tx) eventsAfter(after int64, limit int, condition string) ([]Event, error) {
+	return tx.readEvents("WHERE seq > ?"+condition+" ORDER BY seq LIMIT ?", after, limit)
+}
+
+func (tx *Tx) readEvents(rest string, args ...any) ([]Event, error) {
 	var events []Event
 	err := tx.Query(func(scan func(...any) error) error {
 		var e Event
 		var op, data string
-		if err := scan(&e.Sequence, &e.Kind, &e.ID, &op, &e.Revision, &e.ProjectID, &e.RequestID, &e.At, &data); err != nil {
+		if err := scan(&e.Sequence, &e.Kind, &e.ID, &op, &e.Revision, &e.ProjectID, &e.RequestID, &e.UserID, &e.UserProject, &e.At, &data); err != nil {
 			return err
 		}
 		e.Op, e.Data = Op(op), json.RawMessage(data)
 		events = append(events, e)
 		return nil
-	}, "SELECT seq, kind, id, op, revision, project_id, request_id, at, data FROM event WHERE seq > ?"+condition+" ORDER BY seq LIMIT ?", after, limit)
+	}, "SELECT seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data FROM event "+rest, args...)
 	return events, err
 }
 
@@ -140,7 +164,36 @@ func (tx *Tx) LastSequence() (int64, error) {
 	return n, err
 }
 
-// TrimEvents deletes events older than a time (Unix milliseconds), keeping the newest one.
-func (tx *Tx) TrimEvents(before int64) (int64, error) {
-	return tx.Exec("DELETE FROM event WHERE at < ? AND seq < (SELECT MAX(seq) FROM event)", before)
+// TrimEvents deletes events older than a time (Unix milliseconds), but the
+// newest of all, and of some kinds the newest of each object that was there then:
+// what the next change of it changes.
+func (tx *Tx) TrimEvents(before int64, kinds ...string) (int64, error) {
+	floor, err := tx.Floor()
+	if err != nil {
+		return 0, err
+	}
+	last := floor
+	if err := tx.Row("SELECT COALESCE(MAX(seq), 0) FROM event WHERE at < ? AND seq < (SELECT MAX(seq) FROM event)", []any{before}, &last); err != nil {
+		return 0, err
+	}
+	if last > floor {
+		if _, err := tx.Exec("UPDATE event_floor SET seq = ? WHERE id = 1", last); err != nil {
+			return 0, err
+		}
+	}
+	query, args := "DELETE FROM event WHERE at < ? AND seq < (SELECT MAX(seq) FROM event)", []any{before}
+	if len(kinds) > 0 {
+		in, values := In("kind", anySlice(kinds))
+		query += " AND (NOT (" + in + ") OR op = 'delete' OR EXISTS (SELECT 1 FROM event n WHERE n.id = event.id AND n.kind = event.kind AND n.seq > event.seq AND n.at < ?))"
+		args = append(append(args, values...), before)
+	}
+	return tx.Exec(query, args...)
+}
+
+// Floor is the sequence number up to which events may have been trimmed: what
+// follows a number below it is not known any more.
+func (tx *Tx) Floor() (int64, error) {
+	var n int64
+	err := tx.Row("SELECT seq FROM event_floor WHERE id = 1", nil, &n)
+	return n, err
 }

@@ -132,10 +132,10 @@ func (c *Collection[T, P]) Remove(ctx context.Context, tx *store.Tx, o *T) error
 }
 
 func (c *Collection[T, P]) emit(ctx context.Context, tx *store.Tx, o *T, op store.Op) {
-	s := P(o).Base()
+	s, who := P(o).Base(), identity.From(ctx)
 	tx.Emit(store.Event{
 		Kind: c.Kind(), ID: s.ID, Op: op, Revision: s.Revision, ProjectID: s.ProjectID,
-		RequestID: identity.From(ctx).RequestID, At: c.Now().UnixMilli(), Object: o,
+		RequestID: who.RequestID, UserID: who.UserID, UserProject: who.ProjectID, At: c.Now().UnixMilli(), Object: o,
 	})
 }
 

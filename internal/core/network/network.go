@@ -34,6 +34,8 @@ type Network struct {
 	L2Adjacency bool `json:"l2_adjacency"`
 	// SharedWith are the projects ("*": all) with access_as_shared.
 	SharedWith []string `json:"shared_with,omitempty"`
+	// ExternalWith are the projects ("*": all) with access_as_external.
+	ExternalWith []string `json:"external_with,omitempty"`
 
 	// IPv4AddressScope and IPv6AddressScope are those of its subnets' pools.
 	IPv4AddressScope *string `json:"ipv4_address_scope"`

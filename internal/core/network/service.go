@@ -162,6 +162,9 @@ func New(o Options) *Service {
 			}
 		},
 	})
+	s.Resource.Shared = collection.Shared(func(n *Network) []string {
+		return append(slices.Clone(n.SharedWith), n.ExternalWith...)
+	})
 	return s
 }
 
@@ -213,9 +216,14 @@ func fillSubnets(tx *store.Tx, rows []*Network) error {
 
 func fillShared(tx *store.Tx, rows []*Network) error {
 	list, by := ids(rows)
-	return rbac.Targets(tx, "network", rbac.AccessAsShared, list, func(id, target string) {
-		by[id].SharedWith = append(by[id].SharedWith, target)
-		by[id].Shared = by[id].Shared || target == "*"
+	return rbac.Entries(tx, "network", list, func(id, action, target string) {
+		switch n := by[id]; action {
+		case rbac.AccessAsShared:
+			n.SharedWith = append(n.SharedWith, target)
+			n.Shared = n.Shared || target == "*"
+		case rbac.AccessAsExternal:
+			n.ExternalWith = append(n.ExternalWith, target)
+		}
 	})
 }
 
@@ -261,6 +269,8 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 		}
 	}
 	if n.External {
+		// Noted in the event, which is written when all of it is done.
+		n.ExternalWith = []string{"*"}
 		return rbac.Grant(ctx, tx, "network", n.ID, n.ProjectID, rbac.AccessAsExternal, "*")
 	}
 	return nil
@@ -520,7 +530,9 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 	}
 	if want.External != old.External {
 		var err error
+		want.ExternalWith = nil
 		if want.External {
+			want.ExternalWith = []string{"*"}
 			err = rbac.Grant(ctx, tx, "network", want.ID, want.ProjectID, rbac.AccessAsExternal, "*")
 		} else {
 			err = rbac.RevokeAction(tx, "network", want.ID, rbac.AccessAsExternal)

@@ -81,6 +81,22 @@ type Port struct {
 	SecurityGroups []string  `json:"security_groups"`
 }
 
+// Share replaces texts that many ports have by equal ones that share gives.
+func (p *Port) Share(share func(string) string) {
+	for _, text := range []*string{
+		&p.ProjectID, &p.Description, &p.CreatedAt, &p.UpdatedAt, &p.NetworkID, &p.Status, &p.DeviceOwner,
+		&p.HostID, &p.VNICType, &p.VIFType, &p.SegmentID, &p.IPAllocation,
+	} {
+		*text = share(*text)
+	}
+	for i := range p.FixedIPs {
+		p.FixedIPs[i].SubnetID = share(p.FixedIPs[i].SubnetID)
+	}
+	for i := range p.SecurityGroups {
+		p.SecurityGroups[i] = share(p.SecurityGroups[i])
+	}
+}
+
 // FixedIP is one address of a port.
 type FixedIP struct {
 	SubnetID  string     `json:"subnet_id"`

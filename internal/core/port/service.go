@@ -89,6 +89,7 @@ func New(o Options) *Service {
 			return "t.project_id = ? OR EXISTS (SELECT 1 FROM network n WHERE n.id = t.network_id AND n.project_id = ?)", []any{who, who}
 		},
 	})
+	s.Resource.Through = &resource.Through{Kind: "network", Attribute: "network_id", Owner: true}
 	// Before the subnets' hook: ports go before the subnets they have addresses on.
 	o.Networks.BeforeDelete = append([]func(context.Context, *store.Tx, *network.Network) error{s.deleteOfNetwork}, o.Networks.BeforeDelete...)
 	o.Networks.BeforeUpdate = append(o.Networks.BeforeUpdate, s.checkUnsharing)

@@ -82,13 +82,22 @@ func RevokeAll(tx *store.Tx, objectType, objectID string) error {
 
 // Targets calls each with every target project of an action on the objects.
 func Targets(tx *store.Tx, objectType, action string, ids []string, each func(id, target string)) error {
+	return Entries(tx, objectType, ids, func(id, a, target string) {
+		if a == action {
+			each(id, target)
+		}
+	})
+}
+
+// Entries calls each with every entry of the objects.
+func Entries(tx *store.Tx, objectType string, ids []string, each func(id, action, target string)) error {
 	return store.Child(tx, "SELECT object_id, object_type, action, target_project FROM rbac_policy WHERE %s ORDER BY object_id, target_project", "object_id", ids, func(scan func(...any) error) error {
 		var id, t, a, target string
 		if err := scan(&id, &t, &a, &target); err != nil {
 			return err
 		}
-		if t == objectType && a == action {
-			each(id, target)
+		if t == objectType {
+			each(id, a, target)
 		}
 		return nil
 	})

@@ -73,6 +73,7 @@ func New(o Options) *Service {
 				OR EXISTS (SELECT 1 FROM rbac_policy r WHERE r.object_type = 'network' AND r.object_id = t.network_id AND ` + shared + ` AND r.target_project IN ('*', ?))`, []any{who, who, who}
 		},
 	})
+	s.Resource.Through = &resource.Through{Kind: "network", Attribute: "network_id"}
 	o.Networks.BeforeDelete = append(o.Networks.BeforeDelete, s.deleteOfNetwork)
 	o.Networks.BeforeUpdate = append(o.Networks.BeforeUpdate, s.checkNetworkMTU)
 	return s

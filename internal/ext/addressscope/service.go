@@ -36,6 +36,7 @@ func newService(c *core.Core) *service {
 			}
 		},
 	})
+	s.Resource.Shared = collection.Shared(func(a *Scope) []string { return a.SharedWith })
 	return s
 }
 

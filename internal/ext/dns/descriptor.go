@@ -12,8 +12,11 @@
 package dns
 
 import (
+	"context"
+
 	"isospin/internal/config"
 	"isospin/internal/core"
+	"isospin/internal/core/port"
 	"isospin/internal/ext"
 	"isospin/internal/feed"
 	"isospin/internal/resource"
@@ -66,8 +69,14 @@ func install(c *core.Core, _ *feed.Hub) error {
 	}
 	c.Ports.BeforeCreate = append(c.Ports.BeforeCreate, s.beforeCreate)
 	c.Ports.BeforeUpdate = append(c.Ports.BeforeUpdate, s.beforeUpdate)
-	show(&c.Ports.Present, s.presentPort)
-	show(&c.Networks.Present, s.presentNetwork)
-	show(&c.Subnets.Present, s.presentSubnet)
+	before := c.Ports.Present
+	c.Ports.Present = func(ctx context.Context, rows []*port.Port) {
+		if before != nil {
+			before(ctx, rows)
+		}
+		for _, p := range rows {
+			s.presentPort(p)
+		}
+	}
 	return s.wrapFloating(floating)
 }

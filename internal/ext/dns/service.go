@@ -36,33 +36,17 @@ type service struct {
 }
 
 var (
-	dnsDomain  = resource.NewSlot[string]("dns_domain")
-	assignment = resource.NewSlot[[]Assignment]("dns_assignment")
-	publish    = resource.NewSlot[bool]("dns_publish_fixed_ip")
+	dnsDomain = resource.NewSlot[string]("dns_domain")
+	publish   = resource.NewSlot[bool]("dns_publish_fixed_ip")
 )
 
-// Assignment is the name of one address of a port.
-type Assignment struct {
-	IPAddress string `json:"ip_address"`
-	Hostname  string `json:"hostname"`
-	FQDN      string `json:"fqdn"`
-}
+// Attributes of ports: dns_assignment is a list of objects with ip_address, hostname, fqdn.
+const (
+	nameAttribute       = "dns_name"
+	assignmentAttribute = "dns_assignment"
+)
 
 func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
-
-// show adds to what fills in objects before they are shown.
-func show[T any](present *func(context.Context, []*T), f func(*T) error) {
-	before := *present
-	*present = func(ctx context.Context, rows []*T) {
-		if before != nil {
-			before(ctx, rows)
-		}
-		for _, o := range rows {
-			// What is set are texts, flags and lists of texts: they always have a JSON form.
-			_ = f(o)
-		}
-	}
-}
 
 func (s *service) beforeCreate(ctx context.Context, tx *store.Tx, p *port.Port, body *resource.Body) error {
 	return s.complete(ctx, tx, p)
@@ -209,47 +193,48 @@ func substitute(ctx context.Context, domain string) string {
 }
 
 // presentPort shows the names of a port's addresses.
-func (s *service) presentPort(p *port.Port) error {
+func (s *service) presentPort(p *port.Port) {
 	name, domain := port.DNSName.Get(p.Slots), s.domain
 	if record := port.DNSPublished.Get(p.Slots); record.Domain != "" {
 		domain = record.Domain
 	}
-	if !s.own {
+	if !s.own && name != "" {
 		name = ""
+		delete(p.Slots, nameAttribute)
 	}
-	list := []Assignment{}
-	for _, f := range p.FixedIPs {
-		a := Assignment{IPAddress: f.IPAddress.String(), Hostname: name}
+	b := make([]byte, 0, 2+128*len(p.FixedIPs))
+	b = append(b, '[')
+	for i, f := range p.FixedIPs {
+		hostname := name
 		if name == "" {
-			a.Hostname = hostname(f.IPAddress)
+			hostname = nameless(f.IPAddress)
 		}
-		a.FQDN = a.Hostname
-		if domain != "" && !strings.HasSuffix(a.FQDN, ".") {
-			a.FQDN += "." + domain
+		full := hostname
+		if domain != "" && !strings.HasSuffix(full, ".") {
+			full += "." + domain
 		}
-		list = append(list, a)
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = resource.AppendString(append(b, `{"ip_address":`...), f.IPAddress.String())
+		b = resource.AppendString(append(b, `,"hostname":`...), hostname)
+		b = append(resource.AppendString(append(b, `,"fqdn":`...), full), '}')
 	}
-	if err := port.DNSName.Set(&p.Slots, name); err != nil {
-		return err
+	if p.Slots == nil {
+		p.Slots = resource.Slots{}
 	}
-	if err := dnsDomain.Set(&p.Slots, dnsDomain.Get(p.Slots)); err != nil {
-		return err
-	}
-	return assignment.Set(&p.Slots, list)
+	p.Slots[assignmentAttribute] = append(b, ']')
 }
 
-// hostname is the name of an address whose port has none.
-func hostname(a netip.Addr) string {
-	return "host-" + strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
-}
-
-// presentNetwork and presentSubnet show what is older than the extension.
-func (s *service) presentNetwork(n *network.Network) error {
-	return dnsDomain.Set(&n.Slots, dnsDomain.Get(n.Slots))
-}
-
-func (s *service) presentSubnet(n *subnet.Subnet) error {
-	return publish.Set(&n.Slots, publish.Get(n.Slots))
+// nameless is the name of an address whose port has none.
+func nameless(a netip.Addr) string {
+	b := a.AppendTo([]byte("host-"))
+	for i, c := range b {
+		if c == '.' || c == ':' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
 }
 
 // parts of a collection that the HTTP edge uses.

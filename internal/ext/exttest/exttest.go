@@ -111,7 +111,7 @@ func New(t testing.TB, o Options) *Core {
 	var ended sync.WaitGroup
 	ended.Go(func() { k.Hub.Run(running) })
 	for _, work := range k.Background {
-		ended.Go(func() { work(running) })
+		ended.Go(func() { work(running, time.Now()) })
 	}
 	t.Cleanup(func() {
 		cancel()

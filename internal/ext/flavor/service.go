@@ -35,6 +35,7 @@ func newService(c *core.Core) *service {
 		Store: c.Store, Resource: newProfileResource(), Table: store.NewTable[Profile]("service_profile", store.TableOptions[Profile]{}),
 		Create: s.createProfile, Update: s.updateProfile, Delete: s.deleteProfile, Scope: everybody,
 	})
+	s.flavors.Resource.Shared, s.profiles.Resource.Shared = collection.WithAll, collection.WithAll
 	return s
 }
 

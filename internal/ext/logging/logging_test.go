@@ -93,7 +93,9 @@ func TestFeed(t *testing.T) {
 		names[id] = name
 		return id
 	}
-	has := func(ids ...string) string { return fmt.Sprintf(`, "security_groups": ["%s"]`, strings.Join(ids, `", "`)) }
+	has := func(ids ...string) string {
+		return fmt.Sprintf(`, "security_groups": ["%s"]`, strings.Join(ids, `", "`))
+	}
 	a := port("a", "h1", has(group))
 	b := port("b", "h1", has(another))
 	port("c", "h2", has(group, another))

@@ -44,6 +44,13 @@ func newService(c *core.Core) *service {
 			return "t.project_id = ? OR t.shared", []any{identity.From(ctx).ProjectID}
 		},
 	})
+	s.labels.Resource.Shared = func(o resource.Object) []string {
+		if l, ok := o.(*Label); ok && l.Shared {
+			return []string{"*"}
+		}
+		return nil
+	}
+	s.rules.Resource.Through = &resource.Through{Kind: "metering_label", Attribute: "metering_label_id"}
 	return s
 }
 

@@ -106,9 +106,10 @@ func (s *service) touch(ctx context.Context, tx *store.Tx, r *Router) error {
 	if err := s.routers.Table.Update(tx, r); err != nil {
 		return err
 	}
+	who := identity.From(ctx)
 	tx.Emit(store.Event{
 		Kind: s.routers.Kind(), ID: r.ID, Op: store.Updated, Revision: r.Revision, ProjectID: r.ProjectID,
-		RequestID: identity.From(ctx).RequestID, At: s.routers.Now().UnixMilli(), Object: r,
+		RequestID: who.RequestID, UserID: who.UserID, UserProject: who.ProjectID, At: s.routers.Now().UnixMilli(), Object: r,
 	})
 	return nil
 }

@@ -75,8 +75,12 @@ func newService(c *core.Core) *service {
 			}
 		},
 	})
+	s.groups.Resource.Shared = collection.Shared(func(g *Group) []string { return g.SharedWith })
+	s.rules.Resource.Through = &resource.Through{Kind: "security_group", Attribute: "security_group_id"}
 	s.addressGroups = s.newAddressGroups(c)
+	s.addressGroups.Resource.Shared = collection.Shared(func(g *AddressGroup) []string { return g.SharedWith })
 	s.defaultRules = s.newDefaultRules(c)
+	s.defaultRules.Resource.Shared = collection.WithAll
 	return s
 }
 

@@ -49,6 +49,7 @@ func newService(c *core.Core) *service {
 		},
 	})
 	r.Service = s
+	r.Shared = collection.Shared(func(p *Pool) []string { return p.SharedWith })
 	r.Actions = []resource.Action{
 		{Method: "PUT", Name: "add_prefixes", Do: s.addPrefixes},
 		{Method: "PUT", Name: "remove_prefixes", Do: s.removePrefixes},

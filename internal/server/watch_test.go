@@ -1,0 +1,559 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"isospin/api/neutron"
+	"isospin/internal/identity/keystone/keystonetest"
+	"isospin/internal/store"
+	"isospin/test/servertest"
+)
+
+// The projects of the members whose watches are looked at: entries of RBAC name projects as Keystone does.
+const (
+	one = "11111111-1111-4111-8111-111111111111"
+	two = "22222222-2222-4222-8222-222222222222"
+)
+
+func newWatchedCloud(t *testing.T, text string) *cloud {
+	c := newCloud(t, text+"[quotas]\nquota_port = -1\nquota_network = -1\nquota_subnet = -1\nquota_security_group = -1\nquota_security_group_rule = -1\n")
+	c.keystone.Add("member1", keystonetest.Token{UserID: "u1", ProjectID: one, Roles: []string{"member", "reader"}})
+	c.keystone.Add("member2", keystonetest.Token{UserID: "u2", ProjectID: two, Roles: []string{"member", "reader"}})
+	return c
+}
+
+func (c *cloud) client(token string) *neutron.Client {
+	return &neutron.Client{Endpoint: c.server.URL, Token: token}
+}
+
+// sequence is where the token's list of networks says it is.
+func (c *cloud) sequence(token string) int64 {
+	c.t.Helper()
+	c.server.Settle(c.t)
+	_, _, h := c.call(token, "GET /networks", "")
+	var n int64
+	if _, err := fmt.Sscan(h.Get("X-Isospin-Sequence"), &n); err != nil {
+		c.t.Fatalf("X-Isospin-Sequence %q: %v", h.Get("X-Isospin-Sequence"), err)
+	}
+	return n
+}
+
+// watched is what a watch has told so far.
+type watched struct {
+	mu    sync.Mutex
+	lines []neutron.Change
+	err   error
+	done  chan struct{}
+}
+
+func (w *watched) all() []neutron.Change {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.lines)
+}
+
+// watch follows changes until the test ends, or the server ends it.
+func (c *cloud) watch(token string, since int64, kinds ...string) *watched {
+	c.t.Helper()
+	w := &watched{done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	began := make(chan struct{})
+	var once sync.Once
+	go func() {
+		defer close(w.done)
+		err := c.client(token).Watch(ctx, neutron.WatchOptions{Since: &since, Kinds: kinds}, func(change *neutron.Change) error {
+			once.Do(func() { close(began) })
+			if change.Kind != "" {
+				w.mu.Lock()
+				w.lines = append(w.lines, *change)
+				w.mu.Unlock()
+			}
+			return nil
+		})
+		w.mu.Lock()
+		w.err = err
+		w.mu.Unlock()
+	}()
+	c.t.Cleanup(func() { cancel(); <-w.done })
+	select {
+	case <-began:
+	case <-w.done:
+		c.t.Fatalf("the watch of %s ended: %v", token, w.err)
+	case <-time.After(15 * time.Second):
+		c.t.Fatal("the watch does not begin")
+	}
+	return w
+}
+
+// expect waits for as many lines and compares them: "op kind name-or-id".
+func (w *watched) expect(t *testing.T, names map[string]string, want ...string) {
+	t.Helper()
+	var got []string
+	servertest.Eventually(t, fmt.Sprintf("%d lines", len(want)), func() bool {
+		got = nil
+		for _, l := range w.all() {
+			name := names[l.ID]
+			if name == "" {
+				name = l.ID
+			}
+			got = append(got, fmt.Sprintf("%s %s %s", l.Op, l.Kind, name))
+		}
+		return len(got) >= len(want)
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+// A member sees what is of its project and what is shared with it, as lists
+// show it; what is shared no longer is as if it were deleted.
+func TestWatchShowsWhatListsShow(t *testing.T) {
+	c := newWatchedCloud(t, "")
+	since := c.sequence("admin")
+	theirs := c.create("admin", "/networks", `{"network":{"name":"theirs","project_id":"`+two+`"}}`)
+	subnet := c.create("admin", "/subnets", `{"subnet":{"project_id":"`+two+`","network_id":"`+theirs+`","ip_version":4,"cidr":"10.0.0.0/24"}}`)
+	names := map[string]string{theirs: "theirs", subnet: "subnet"}
+	member := c.watch("member1", since, "network", "subnet")
+	admin := c.watch("admin", since, "network")
+
+	own := c.create("member1", "/networks", `{"network":{"name":"own"}}`)
+	names[own] = "own"
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"shared":true}}`, 200)
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"renamed"}}`, 200)
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"shared":false}}`, 200)
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"hidden"}}`, 200)
+	policy := c.create("admin", "/rbac-policies", `{"rbac_policy":{"object_type":"network","object_id":"`+theirs+`","action":"access_as_shared","target_tenant":"`+one+`"}}`)
+	c.expect("admin", "DELETE /rbac-policies/"+policy, "", 204)
+	c.expect("member1", "DELETE /networks/"+own, "", 204)
+	want := []string{
+		"create network own",
+		"create network theirs", "create subnet subnet", "update network theirs", "delete network theirs", "delete subnet subnet",
+		"create network theirs", "create subnet subnet", "delete network theirs", "delete subnet subnet",
+		"delete network own",
+	}
+	member.expect(t, names, want...)
+	// What is read of the past is what was told at the time, but for what others follow now.
+	c.watch("member1", since, "network").expect(t, names, slices.DeleteFunc(slices.Clone(want), func(l string) bool { return strings.Contains(l, "subnet") })...)
+	for _, l := range member.all() {
+		if (l.Op == "delete") != (string(l.Object) == "null") {
+			t.Errorf("%s of %s has the object %s", l.Op, l.Kind, l.Object)
+		}
+		for _, hidden := range []string{"provider:", "shared_with", "external_with"} {
+			if strings.Contains(string(l.Object), hidden) {
+				t.Errorf("a member is shown %s: %s", hidden, l.Object)
+			}
+		}
+		if !strings.HasPrefix(l.RequestID, "req-") || l.At.IsZero() || l.Sequence <= since {
+			t.Errorf("line %+v", l)
+		}
+	}
+	admin.expect(t, names, "create network theirs", "update network theirs", "create network own", "update network theirs", "update network theirs",
+		"update network theirs", "update network theirs", "update network theirs", "update network theirs", "delete network own")
+	if l := admin.all()[0]; !strings.Contains(string(l.Object), `"provider:network_type":"vxlan"`) || l.ProjectID != two {
+		t.Errorf("an administrator is shown %+v", l)
+	}
+}
+
+// Clients that list once and then watch, whose connections break again and
+// again, end with what lists show, whoever they are; and of those who see all,
+// each is told of every change once, in order.
+func TestWatchResumesWithRacingWriters(t *testing.T) {
+	c := newWatchedCloud(t, "[isospin]\nwatch_buffer = 64\n")
+	kinds := map[string]string{"network": "/networks", "subnet": "/subnets", "port": "/ports", "security_group": "/security-groups", "security_group_rule": "/security-group-rules"}
+	tokens := []string{"admin", "member1", "member2"}
+	for _, token := range tokens {
+		c.expect(token, "GET /security-groups", "", 200) // the default groups are there from now on
+	}
+	since := c.sequence("admin")
+	lists := func(token string) map[string]string {
+		have := map[string]string{}
+		for kind, path := range kinds {
+			_, text, _ := c.call(token, "GET "+path, "")
+			var doc map[string][]struct {
+				ID       string
+				Revision int64 `json:"revision_number"`
+			}
+			if err := json.Unmarshal([]byte(text), &doc); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			for _, list := range doc {
+				for _, o := range list {
+					have[kind+" "+o.ID] = fmt.Sprint(o.Revision)
+				}
+			}
+		}
+		return have
+	}
+	before := map[string]map[string]string{}
+	for _, token := range tokens {
+		before[token] = lists(token)
+	}
+
+	var writers, watchers sync.WaitGroup
+	work, stop := context.WithCancel(t.Context())
+	defer stop()
+	got := map[string][]neutron.Change{}
+	var mu sync.Mutex
+	for _, token := range tokens {
+		watchers.Go(func() {
+			at := since
+			for work.Err() == nil {
+				ctx, cancel := context.WithCancel(work)
+				n := 0
+				err := c.client(token).Watch(ctx, neutron.WatchOptions{Since: &at, Kinds: slices.Sorted(maps.Keys(kinds))}, func(l *neutron.Change) error {
+					at = l.Sequence
+					if l.Kind != "" {
+						mu.Lock()
+						got[token] = append(got[token], *l)
+						mu.Unlock()
+						if n++; n%7 == 0 {
+							cancel() // and what is on its way is lost
+							return io.ErrUnexpectedEOF
+						}
+					}
+					return nil
+				})
+				cancel()
+				var fault *neutron.Error
+				if errors.As(err, &fault) && fault.Type != "WatchTooSlow" {
+					t.Errorf("watch of %s: %v", token, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		writers.Go(func() {
+			for n := range 6 {
+				network := c.create("member1", "/networks", fmt.Sprintf(`{"network":{"name":"n%d-%d"}}`, i, n))
+				subnet := c.create("member1", "/subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.%d.%d.0/24"}}`, network, i, n))
+				group := c.create("member2", "/security-groups", `{"security_group":{"name":"g"}}`)
+				c.expect("admin", "PUT /networks/"+network, `{"network":{"shared":true}}`, 200)
+				port := c.create("member2", "/ports", fmt.Sprintf(`{"port":{"network_id":%q,"security_groups":[%q]}}`, network, group))
+				c.expect("member2", "PUT /ports/"+port, `{"port":{"name":"x"}}`, 200)
+				opened := c.create("admin", "/rbac-policies", fmt.Sprintf(`{"rbac_policy":{"object_type":"security_group","object_id":%q,"action":"access_as_shared","target_tenant":%q}}`, group, one))
+				if n%2 == 0 {
+					c.expect("member2", "DELETE /ports/"+port, "", 204)
+					c.expect("admin", "PUT /networks/"+network, `{"network":{"shared":false}}`, 200)
+					c.expect("admin", "DELETE /rbac-policies/"+opened, "", 204)
+				}
+				if n%3 == 0 {
+					c.expect("admin", "PUT /subnets/"+subnet, `{"subnet":{"name":"s"}}`, 200)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	for _, token := range tokens {
+		want := lists(token)
+		have := func() map[string]string {
+			mu.Lock()
+			defer mu.Unlock()
+			whole := maps.Clone(before[token])
+			for _, l := range got[token] {
+				if key := l.Kind + " " + l.ID; l.Op == "delete" {
+					delete(whole, key)
+				} else {
+					whole[key] = fmt.Sprint(l.Revision)
+				}
+			}
+			return whole
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		for !maps.Equal(have(), want) && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if diff := cmp.Diff(want, have()); diff != "" {
+			t.Errorf("%s lists and watches (-list +watch):\n%s", token, diff)
+		}
+	}
+	stop()
+	watchers.Wait()
+	// An administrator's lines are the events.
+	last := int64(0)
+	for _, l := range got["admin"] {
+		if l.Sequence <= last {
+			t.Errorf("%s of %s %s at %d comes after %d", l.Op, l.Kind, l.ID, l.Sequence, last)
+		}
+		last = l.Sequence
+	}
+	var all []int64
+	for _, l := range got["admin"] {
+		all = append(all, l.Sequence)
+	}
+	var stored []int64
+	for _, e := range c.events(since) {
+		if kinds[e.Kind] != "" && e.Sequence <= last {
+			stored = append(stored, e.Sequence)
+		}
+	}
+	if diff := cmp.Diff(stored, all); diff != "" {
+		t.Errorf("sequences (-stored +told):\n%s", diff)
+	}
+}
+
+// A client that does not read costs no memory: its watch ends with a line that
+// says so, or with the connection, and can be resumed.
+func TestWatchOfASlowClient(t *testing.T) {
+	c := newWatchedCloud(t, "[isospin]\nwatch_buffer = 8\n")
+	since := c.sequence("admin")
+	network := c.create("admin", "/networks", `{"network":{}}`)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(c.server.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /v2.0/watch?since=%d HTTP/1.1\r\nHost: x\r\nX-Auth-Token: admin\r\n\r\n", since)
+	// Long enough for the sockets' buffers to be full: descriptions of 250 letters, in 120 ports of one request.
+	item := fmt.Sprintf(`{"network_id":%q,"description":%q}`, network, strings.Repeat("x", 250))
+	for range 60 {
+		c.expect("admin", "POST /ports", `{"ports":[`+strings.TrimSuffix(strings.Repeat(item+",", 120), ",")+`]}`, 201)
+	}
+	c.server.Settle(t)
+	if err := conn.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	lines.Buffer(nil, 1<<20)
+	last, told := "", since
+	for lines.Scan() {
+		last = lines.Text()
+		var l neutron.Change
+		if err := json.Unmarshal([]byte(last), &l); err == nil && l.Sequence > told {
+			told = l.Sequence
+		}
+	}
+	if !strings.Contains(last, `"error":{"type":"WatchTooSlow"`) {
+		t.Fatalf("the last line is %.200s (%v)", last, lines.Err())
+	}
+	rest := c.watch("admin", told, "port")
+	want := 0
+	for _, e := range c.events(told) {
+		if e.Kind == "port" {
+			want++
+		}
+	}
+	if want == 0 {
+		t.Error("nothing was left to resume")
+	}
+	servertest.Eventually(t, "the rest is told", func() bool { return len(rest.all()) == want })
+}
+
+// A stop of the server ends watches at once, with a line that says so.
+func TestWatchEndsWithTheServer(t *testing.T) {
+	c := newCloud(t, "")
+	w := c.watch("member1", c.sequence("member1"))
+	began := time.Now()
+	c.server.Stop()
+	select {
+	case <-w.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the watch goes on")
+	}
+	var fault *neutron.Error
+	if !errors.As(w.err, &fault) || fault.Type != "ServiceUnavailable" {
+		t.Errorf("the watch ended with %v", w.err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the server took %s to stop", took)
+	}
+}
+
+func TestWatchRefusals(t *testing.T) {
+	c := newCloud(t, "[isospin]\nwatch_limit = 3\nwatch_limit_per_project = 2\n")
+	c.expect("unknown", "GET /watch", "", 401)
+	c.expect("member1", "GET /watch?since=x", "", 400, "since must be a whole number")
+	c.expect("member1", "GET /watch?kind=nothing", "", 400, "'nothing' is no kind of object", "security_group_rule")
+	c.expect("member1", "GET /watch?name=x", "", 400, "['name'] is invalid")
+	c.expect("member1", "GET /watch?since=4611686018427387904", "", 410, "WatchSequenceGone", "list anew")
+	c.create("admin", "/networks", `{"network":{}}`)
+	since := c.sequence("admin")
+	c.watch("member1", since)
+	c.watch("member1", since)
+	c.expect("member1", "GET /watch", "", 503, "TooManyWatches", "a project")
+	c.watch("member2", since)
+	c.expect("admin", "GET /watch", "", 503, "TooManyWatches", "the server")
+	status, _, h := c.call("admin", "GET /watch", "")
+	if status != 503 || h.Get("Retry-After") == "" {
+		t.Errorf("%d %v", status, h)
+	}
+}
+
+// What is not kept any more cannot be resumed. Of what is shared, the last state
+// is kept, so that its end for others is told however long it was shared.
+func TestWatchOfWhatIsNotKept(t *testing.T) {
+	c := newCloud(t, "[isospin]\nwatch_buffer = 1\n")
+	since := c.sequence("admin")
+	shared := c.create("admin", "/networks", `{"network":{"shared":true}}`)
+	gone := c.create("admin", "/networks", `{"network":{}}`)
+	port := c.create("admin", "/ports", `{"port":{"network_id":"`+shared+`"}}`)
+	c.expect("admin", "DELETE /networks/"+gone, "", 204)
+	c.create("admin", "/networks", `{"network":{}}`)
+	at := c.sequence("admin")
+	if err := c.server.Store.Tx(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.TrimEvents(time.Now().Add(time.Hour).UnixMilli(), "network")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var kept []string
+	for _, e := range c.events(0) {
+		kept = append(kept, string(e.Op)+" "+e.Kind)
+	}
+	if diff := cmp.Diff([]string{"create network", "create network"}, kept); diff != "" {
+		t.Errorf("kept events (-want +got):\n%s", diff)
+	}
+	c.expect("admin", fmt.Sprintf("GET /watch?since=%d", since), "", 410, "WatchSequenceGone", "list anew")
+	c.expect("admin", "GET /ports/"+port+"/history", "", 200, `{"history":[]}`)
+	w := c.watch("member1", at, "network")
+	c.expect("admin", "PUT /networks/"+shared, `{"network":{"shared":false}}`, 200)
+	w.expect(t, map[string]string{shared: "shared"}, "delete network shared")
+}
+
+// events are those after a sequence.
+func (c *cloud) events(since int64) (list []store.Event) {
+	c.t.Helper()
+	if err := c.server.Store.View(c.t.Context(), func(tx *store.Tx) (err error) {
+		list, err = tx.Events(since, 1<<20)
+		return err
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	return list
+}
+
+// past is one line of a history.
+type past struct {
+	Op        string
+	UserID    *string `json:"user_id"`
+	ProjectID *string `json:"project_id"`
+	RequestID string  `json:"request_id"`
+	Sequence  int64
+	Revision  int64
+	Changes   map[string]struct{ Old, New any }
+}
+
+func (c *cloud) history(token, path string) (list []past, next int64) {
+	c.t.Helper()
+	var doc struct {
+		History []past
+		Next    int64
+	}
+	text := c.expect(token, "GET "+path, "", 200)
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		c.t.Fatalf("%s: %v", text, err)
+	}
+	return doc.History, doc.Next
+}
+
+// The history of a port says when, by whom and what was changed; what a caller
+// may not see of the port, it does not see of its past, and what is deleted has one, too.
+func TestHistory(t *testing.T) {
+	c := newCloud(t, "")
+	network := c.create("member1", "/networks", `{"network":{}}`)
+	port := c.create("member1", "/ports", `{"port":{"network_id":"`+network+`","name":"a"}}`)
+	c.expect("member1", "PUT /ports/"+port, `{"port":{"name":"b","description":"d"}}`, 200)
+	c.expect("admin", "PUT /ports/"+port, `{"port":{"binding:host_id":"h1"}}`, 200)
+	c.expect("admin", "PUT /ports/"+port+"/tags/blue", "", 201)
+	history := "/ports/" + port + "/history"
+	text := func(list []past) []string {
+		var lines []string
+		for _, p := range list {
+			who := "nobody"
+			if p.UserID != nil && p.ProjectID != nil {
+				who = *p.UserID + "@" + *p.ProjectID
+			}
+			line := fmt.Sprintf("%s by %s", p.Op, who)
+			if p.Op == "update" {
+				for _, name := range slices.Sorted(maps.Keys(p.Changes)) {
+					if name != "updated_at" { // the test may take less than a second
+						line += fmt.Sprintf(" %s:%v→%v", name, p.Changes[name].Old, p.Changes[name].New)
+					}
+				}
+			}
+			lines = append(lines, line)
+		}
+		return lines
+	}
+	check := func(token string, want ...string) {
+		t.Helper()
+		list, _ := c.history(token, history)
+		if diff := cmp.Diff(want, text(list)); diff != "" {
+			t.Errorf("history for %s (-want +got):\n%s", token, diff)
+		}
+	}
+	member := []string{
+		"create by u1@p1",
+		"update by u1@p1 description:→d name:a→b revision_number:0→1",
+		"update by nobody revision_number:1→2",
+		"update by nobody revision_number:2→3 tags:[]→[blue]",
+	}
+	check("member1", member...)
+	admin := []string{
+		"create by u1@p1",
+		"update by u1@p1 description:→d name:a→b revision_number:0→1",
+		"update by root@admin binding:host_id:→h1 binding:vif_type:unbound→binding_failed revision_number:1→2",
+		"update by root@admin revision_number:2→3 tags:[]→[blue]",
+	}
+	check("admin", admin...)
+	c.expect("member2", "GET "+history, "", 404)
+	if list, _ := c.history("member1", history); list[0].Changes["name"].New != "a" || list[0].Changes["name"].Old != nil || !strings.HasPrefix(list[0].RequestID, "req-") {
+		t.Errorf("created: %+v", list[0])
+	}
+	// Page by page it is the same.
+	var paged []past
+	for at, more := int64(0), true; more; {
+		list, next := c.history("admin", fmt.Sprintf("%s?limit=1&since=%d", history, at))
+		paged = append(paged, list...)
+		at, more = next, next != 0
+	}
+	if diff := cmp.Diff(admin, text(paged)); diff != "" {
+		t.Errorf("pages (-want +got):\n%s", diff)
+	}
+
+	c.expect("member1", "DELETE /ports/"+port, "", 204)
+	c.expect("member1", "DELETE /networks/"+network, "", 204)
+	check("member1", append(member, "delete by u1@p1")...)
+	check("admin", append(admin, "delete by u1@p1")...)
+	c.expect("member2", "GET "+history, "", 404)
+	c.expect("member1", "GET /ports/00000000-0000-4000-8000-000000000000/history", "", 404, "PortNotFound")
+	c.expect("member1", "GET "+history+"?limit=x", "", 400, "limit must be a whole number")
+
+	// What was before it was shared is no concern of those it is shared with.
+	theirs := c.create("admin", "/networks", `{"network":{"name":"secret"}}`)
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"public","shared":true}}`, 200)
+	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"plain"}}`, 200)
+	list, _ := c.history("member1", "/networks/"+theirs+"/history")
+	if len(list) != 2 || list[0].Changes != nil || list[1].Changes["name"].Old != "public" || list[1].UserID != nil {
+		t.Errorf("shared: %+v", list)
+	}
+	// A sub-resource has one below its parent only.
+	policy := c.create("admin", "/qos/policies", `{"policy":{"name":"q"}}`)
+	rule := c.create("admin", "/qos/policies/"+policy+"/bandwidth_limit_rules", `{"bandwidth_limit_rule":{"max_kbps":1000}}`)
+	below := "/bandwidth_limit_rules/" + rule + "/history"
+	c.expect("admin", "GET /qos/policies/"+policy+below, "", 200, `"op":"create"`)
+	c.expect("admin", "GET /qos/policies/"+theirs+below, "", 404)
+}

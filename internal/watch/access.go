@@ -1,0 +1,226 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+
+	"isospin/internal/fault"
+	"isospin/internal/identity"
+	"isospin/internal/resource"
+	"isospin/internal/store"
+)
+
+// entry is an event with what was found out about it, once for all watches.
+type entry struct {
+	store.Event
+	resource *resource.Resource // nil: not of a kind that is shown
+
+	mu     sync.Mutex
+	now    *access
+	looked bool
+	former *store.Event // once looked: nil, if it is not known
+}
+
+// access is who may see an object.
+type access struct {
+	project string
+	// targets are further projects, "*": all.
+	targets []string
+	// through is the id of the object on whose account it is seen.
+	through string
+	// gone: it is not there any more.
+	gone bool
+}
+
+// accessOf reads from an event who may see its object.
+func accessOf(r *resource.Resource, e *store.Event) (access, error) {
+	a := access{project: e.ProjectID, gone: e.Op == store.Deleted}
+	if r.Shared == nil && r.Through == nil {
+		return a, nil
+	}
+	o, err := decode(identity.System(context.Background()), r, e)
+	if err != nil {
+		return a, err
+	}
+	return accessTo(r, o, a), nil
+}
+
+func accessTo(r *resource.Resource, o resource.Object, a access) access {
+	if r.Shared != nil {
+		a.targets = r.Shared(o)
+	}
+	if r.Through != nil {
+		if v, ok := r.Service.(resource.Valuer); ok {
+			id, _ := v.Value(o, r.Through.Attribute)
+			a.through, _ = id.(string)
+		}
+	}
+	return a
+}
+
+func (n *entry) access() (access, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.now == nil {
+		a, err := accessOf(n.resource, &n.Event)
+		if err != nil {
+			return a, err
+		}
+		n.now = &a
+	}
+	return *n.now, nil
+}
+
+// before is the event of the same object before this one; nil when it is not known.
+func (n *entry) before(ctx context.Context, s *store.Store) (*store.Event, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.looked {
+		return n.former, nil
+	}
+	var e store.Event
+	err := s.View(ctx, func(tx *store.Tx) (err error) {
+		e, err = tx.EventBefore(n.Kind, n.ID, n.Sequence)
+		return err
+	})
+	switch {
+	case err == nil:
+		n.former = &e
+	case !errors.Is(err, store.ErrNoRow):
+		return nil, err
+	}
+	n.looked = true
+	return n.former, nil
+}
+
+// own tells whether an object is of the caller's project.
+func (a *access) own(who *identity.Context) bool {
+	return who.ProjectID != "" && a.project == who.ProjectID
+}
+
+// opens tells whether the object itself lets the caller see it.
+func (a *access) opens(who *identity.Context) bool {
+	return a.own(who) || slices.Contains(a.targets, "*") || who.ProjectID != "" && slices.Contains(a.targets, who.ProjectID)
+}
+
+// sees tells whether lists may show an object to the caller.
+func (s *Service) sees(ctx context.Context, who *identity.Context, r *resource.Resource, a *access) (bool, error) {
+	if who.SeesAll() || a.opens(who) {
+		return true, nil
+	}
+	if r.Through == nil || a.through == "" {
+		return false, nil
+	}
+	p, err := s.parents.get(ctx, s, r.Through.Kind, a.through)
+	if err != nil || p == nil {
+		return false, err
+	}
+	if r.Through.Owner {
+		return p.own(who), nil
+	}
+	return p.opens(who), nil
+}
+
+// orphan tells of an object that is gone whether that on whose account it was
+// seen is gone, too: then policy has nothing to decide by.
+func (s *Service) orphan(ctx context.Context, r *resource.Resource, a *access) (bool, error) {
+	if !a.gone || r.Through == nil || a.through == "" || s.kinds[r.Through.Kind] == nil {
+		return false, nil
+	}
+	p, err := s.parents.load(ctx, s, s.kinds[r.Through.Kind], a.through)
+	return p == nil || p.gone, err
+}
+
+// parents remembers who may see objects on whose account others are seen.
+type parents struct {
+	mu     sync.Mutex
+	states map[parentKey]*access
+	// changes counts, so that what was read meanwhile is not kept.
+	changes int64
+}
+
+type parentKey struct{ kind, id string }
+
+// maxParents bounds how many are remembered.
+const maxParents = 1 << 16
+
+// changed follows an event.
+func (p *parents) changed(s *Service, n *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes++
+	key := parentKey{n.Kind, n.ID}
+	if p.states[key] == nil {
+		return
+	}
+	if a, err := n.access(); err == nil {
+		p.states[key] = &a
+		return
+	}
+	delete(p.states, key)
+}
+
+// get returns who may see an object; one that is gone as it was last. nil: nothing is known of it.
+func (p *parents) get(ctx context.Context, s *Service, kind, id string) (*access, error) {
+	key := parentKey{kind, id}
+	p.mu.Lock()
+	a, changes := p.states[key], p.changes
+	p.mu.Unlock()
+	r := s.kinds[kind]
+	if a != nil || r == nil {
+		return a, nil
+	}
+	a, err := p.load(ctx, s, r, id)
+	if err != nil || a == nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changes == changes {
+		if len(p.states) >= maxParents {
+			clear(p.states)
+		}
+		p.states[key] = a
+	}
+	return a, nil
+}
+
+func (p *parents) load(ctx context.Context, s *Service, r *resource.Resource, id string) (*access, error) {
+	o, err := r.Service.Get(identity.System(ctx), id)
+	switch {
+	case err == nil:
+		a := access{}
+		if b, ok := o.(resource.Based); ok {
+			a.project = b.Base().ProjectID
+		}
+		a = accessTo(r, o, a)
+		return &a, nil
+	case !fault.IsKind(err, fault.NotFound):
+		return nil, err
+	}
+	var e store.Event
+	err = s.options.Store.View(ctx, func(tx *store.Tx) (err error) {
+		e, err = tx.EventBefore(r.Name, id, math.MaxInt64)
+		return err
+	})
+	if errors.Is(err, store.ErrNoRow) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := accessOf(r, &e)
+	if err != nil {
+		return nil, err
+	}
+	a.gone = true
+	return &a, nil
+}
+
+// visible asks the policy.
+func (s *Service) visible(ctx context.Context, r *resource.Resource, o resource.Object) bool {
+	return len(s.options.Policy.Visible(ctx, r, []resource.Object{o})) > 0
+}
