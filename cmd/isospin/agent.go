@@ -24,7 +24,7 @@ var (
 // agentFiles are where Neutron's agents have their options.
 var agentFiles = []string{
 	"/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/openvswitch_agent.ini",
-	"/etc/neutron/l3_agent.ini", "/etc/neutron/dhcp_agent.ini", "/etc/neutron/metadata_agent.ini",
+	"/etc/neutron/l3_agent.ini", "/etc/neutron/dhcp_agent.ini", "/etc/neutron/metadata_agent.ini", ownFile,
 }
 
 func newAgentCommand() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -91,7 +92,7 @@ func newConfigCheckCommand() *cobra.Command {
 		Long: "Read configuration as a server or an agent would, and print what differs from the defaults.\n" +
 			"Values that no option takes are errors; unknown options are warnings. Secrets are masked.",
 	}
-	flags := addConfigFlags(cmd, "/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini", "/etc/neutron/plugins/ml2/openvswitch_agent.ini")
+	flags := addConfigFlags(cmd, slices.Insert(slices.Clone(agentFiles), 1, serverFiles[1])...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, _, err := flags.load()
 		if err != nil {

@@ -23,7 +23,7 @@ func newDatabaseCommand() *cobra.Command {
 	}
 	add := func(use, short string, run func(ctx context.Context, out io.Writer, s *store.Store, schemas []store.Schema) error) {
 		c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
-		flags := addConfigFlags(c, "/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini")
+		flags := addConfigFlags(c, serverFiles...)
 		c.RunE = func(c *cobra.Command, _ []string) error {
 			cfg, logger, err := flags.load()
 			if err != nil {

@@ -14,8 +14,11 @@ import (
 	"isospin/internal/telemetry"
 )
 
+// ownFile is for what is to differ from the files of Neutron, which may stay in use.
+const ownFile = "/etc/neutron/isospin.conf"
+
 // serverFiles are where Neutron's server has its options.
-var serverFiles = []string{"/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini"}
+var serverFiles = []string{"/etc/neutron/neutron.conf", "/etc/neutron/plugins/ml2/ml2_conf.ini", ownFile}
 
 func newServerCommand() *cobra.Command {
 	cmd := &cobra.Command{

@@ -41,10 +41,8 @@ type collection struct {
 
 // absent are collections of loaded extensions that are not served.
 var absent = map[string]string{
-	"auto_allocated_topologies":     "served by routes: looking at one makes it",
-	"next_providers":                "served by a route: it has no policy action",
-	"minimum_bandwidth_rules":       "guaranteed bandwidth needs allocations in Placement",
-	"alias_minimum_bandwidth_rules": "guaranteed bandwidth needs allocations in Placement",
+	"auto_allocated_topologies": "served by routes: looking at one makes it",
+	"next_providers":            "served by a route: it has no policy action",
 }
 
 // collections are those of a fact, sub-resources among them.
