@@ -1608,7 +1608,7 @@ type Segment struct {
 	// local, flat, vlan, vxlan, gre, geneve
 	NetworkType     string `protobuf:"bytes,2,opt,name=network_type,json=networkType,proto3" json:"network_type,omitempty"`
 	PhysicalNetwork string `protobuf:"bytes,3,opt,name=physical_network,json=physicalNetwork,proto3" json:"physical_network,omitempty"`
-	SegmentationId  int32  `protobuf:"varint,4,opt,name=segmentation_id,json=segmentationId,proto3" json:"segmentation_id,omitempty"`
+	SegmentationId  int64  `protobuf:"varint,4,opt,name=segmentation_id,json=segmentationId,proto3" json:"segmentation_id,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1664,7 +1664,7 @@ func (x *Segment) GetPhysicalNetwork() string {
 	return ""
 }
 
-func (x *Segment) GetSegmentationId() int32 {
+func (x *Segment) GetSegmentationId() int64 {
 	if x != nil {
 		return x.SegmentationId
 	}
@@ -3798,7 +3798,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fnetwork_type\x18\x02 \x01(\tR\vnetworkType\x12)\n" +
 	"\x10physical_network\x18\x03 \x01(\tR\x0fphysicalNetwork\x12'\n" +
-	"\x0fsegmentation_id\x18\x04 \x01(\x05R\x0esegmentationId\"\xbf\x02\n" +
+	"\x0fsegmentation_id\x18\x04 \x01(\x03R\x0esegmentationId\"\xbf\x02\n" +
 	"\x06Subnet\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04cidr\x18\x02 \x01(\tR\x04cidr\x12\x1d\n" +

@@ -381,7 +381,7 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 	}
 	for i, s := range n.Segments {
 		if s.ID == segment || segment == "" && i == 0 {
-			m.Segment = &feed.Segment{Id: s.ID, NetworkType: s.NetworkType, PhysicalNetwork: s.PhysicalNetwork, SegmentationId: int32(s.SegmentationID)}
+			m.Segment = &feed.Segment{Id: s.ID, NetworkType: s.NetworkType, PhysicalNetwork: s.PhysicalNetwork, SegmentationId: int64(s.SegmentationID)}
 		}
 	}
 	// Of a routed network the host has the subnets of its segment: the others are behind routers.

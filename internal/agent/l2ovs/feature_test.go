@@ -96,7 +96,7 @@ func TestTunnelPorts(t *testing.T) {
 	c.groups["g"] = group("g")
 	far, farther := &host{address: "192.0.2.2"}, &host{address: "192.0.2.3"}
 	for n, kind := range []string{"vxlan", "gre", "geneve"} {
-		c.networks[kind] = &feed.Network{Id: kind, Segment: &feed.Segment{NetworkType: kind, SegmentationId: int32(100 + n)}}
+		c.networks[kind] = &feed.Network{Id: kind, Segment: &feed.Segment{NetworkType: kind, SegmentationId: int64(100 + n)}}
 		p := c.port(h, "p-"+kind, kind, []string{"g"}, "10.0.0.1")
 		c.port(far, "far-"+kind, kind, nil, "10.0.0.2")
 		l.Guest(h.s, "br-int", kind, p.Id, p.MacAddress)

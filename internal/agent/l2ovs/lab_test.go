@@ -161,7 +161,7 @@ func newCloud() *cloud {
 	return &cloud{networks: map[string]*feed.Network{}, groups: map[string]*feed.SecurityGroup{}, sets: map[string][]string{}}
 }
 
-func (c *cloud) vxlan(id string, vni int32) {
+func (c *cloud) vxlan(id string, vni int64) {
 	c.networks[id] = &feed.Network{Id: id, AdminStateUp: true, Mtu: 1450, Segment: &feed.Segment{NetworkType: "vxlan", SegmentationId: vni}}
 }
 

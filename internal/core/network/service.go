@@ -108,11 +108,11 @@ var Schema = store.Schema{Module: "core/network", Steps: [][]string{{
 	`CREATE UNIQUE INDEX network_default ON network (is_default) WHERE is_default`,
 	`CREATE TABLE network_segment (
 		id VARCHAR(36) PRIMARY KEY, network_id VARCHAR(36) NOT NULL REFERENCES network (id) ON DELETE CASCADE,
-		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id INTEGER NOT NULL, position INTEGER NOT NULL)`,
+		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id BIGINT NOT NULL, position INTEGER NOT NULL)`,
 	`CREATE INDEX network_segment_network ON network_segment (network_id)`,
 	// What may exist only once. Local segments take none.
 	`CREATE TABLE segment_allocation (
-		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id INTEGER NOT NULL,
+		network_type VARCHAR(32) NOT NULL, physical_network VARCHAR(64) NOT NULL, segmentation_id BIGINT NOT NULL,
 		segment_id VARCHAR(36) NOT NULL REFERENCES network_segment (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
 		PRIMARY KEY (network_type, physical_network, segmentation_id))`,
 	`CREATE INDEX segment_allocation_segment ON segment_allocation (segment_id)`,
