@@ -2,13 +2,14 @@
 # make test     everything that is checked
 # make bench    the product's figures, with those of its peer beside them
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
+# make deb      a Debian package; make test-deb installs, upgrades and purges it
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test interop bench microbench verify fmt setup clean
+.PHONY: build run test interop bench microbench verify fmt setup deb test-deb clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -29,6 +30,13 @@ microbench: setup
 # REGEX chooses tests; test/interop/tempest/run.sh tells what else can be chosen.
 interop: setup build
 	test/interop/tempest/run.sh $(if $(REGEX),'$(REGEX)')
+
+deb: build
+	packaging/deb/build.sh
+
+# Needs root and debootstrap, and says so when it cannot be run.
+test-deb:
+	packaging/deb/test.sh
 
 # Form, common mistakes, and which package may import which.
 verify: bin/staticcheck
