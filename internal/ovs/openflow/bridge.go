@@ -100,7 +100,7 @@ func (b *Bridge) Apply(ctx context.Context, s *Set) (Change, error) {
 		actual := make(map[key]uint64, len(s.claims))
 		for k := range s.claims {
 			f, _ := s.wanted(k)
-			cookie := f.cookie(b.options.Mark)
+			cookie := f.Cookie(b.options.Mark)
 			if _, ok := present[cookie]; ok {
 				actual[k] = cookie
 				delete(present, cookie)
@@ -116,7 +116,7 @@ func (b *Bridge) Apply(ctx context.Context, s *Set) (Change, error) {
 		for k := range s.dirty {
 			f, wanted := s.wanted(k)
 			was, there := b.actual[k]
-			cookie := f.cookie(b.options.Mark)
+			cookie := f.Cookie(b.options.Mark)
 			_, refused := b.refused[cookie]
 			switch {
 			case wanted && !(there && was == cookie) && !refused:
@@ -166,7 +166,7 @@ func (b *Bridge) commit(ctx context.Context, add []Flow, gone []uint64) (Change,
 	// A flow that was refused does not replace the one of the same match that is there, which may let pass what must not
 	// pass any more.
 	for _, r := range b.refused {
-		if was, ok := b.actual[r.Flow.key()]; ok && was != r.Flow.cookie(b.options.Mark) {
+		if was, ok := b.actual[r.Flow.key()]; ok && was != r.Flow.Cookie(b.options.Mark) {
 			gone = append(gone, was)
 			delete(b.actual, r.Flow.key())
 		}
@@ -180,7 +180,7 @@ func (b *Bridge) commit(ctx context.Context, add []Flow, gone []uint64) (Change,
 
 func (b *Bridge) taken(flows []Flow) {
 	for _, f := range flows {
-		b.actual[f.key()] = f.cookie(b.options.Mark)
+		b.actual[f.key()] = f.Cookie(b.options.Mark)
 	}
 }
 
@@ -206,7 +206,7 @@ func (b *Bridge) bisect(ctx context.Context, flows []Flow, err error) []Flow {
 		return nil
 	}
 	if len(flows) == 1 {
-		b.refused[flows[0].cookie(b.options.Mark)] = Refusal{Flow: flows[0], Err: err}
+		b.refused[flows[0].Cookie(b.options.Mark)] = Refusal{Flow: flows[0], Err: err}
 		b.options.Logger.Error("flow refused", "bridge", b.options.Name, "flow", flows[0].String(), "error", err)
 		return nil
 	}
@@ -229,7 +229,7 @@ func (b *Bridge) bundle(ctx context.Context, add []Flow, gone []uint64) error {
 	var text strings.Builder
 	for _, f := range add {
 		text.WriteString("add cookie=0x")
-		text.WriteString(strconv.FormatUint(f.cookie(b.options.Mark), 16))
+		text.WriteString(strconv.FormatUint(f.Cookie(b.options.Mark), 16))
 		text.WriteByte(',')
 		f.write(&text)
 		text.WriteByte('\n')

@@ -55,7 +55,8 @@ const (
 	hashMask  = 1<<markShift - 1
 )
 
-func (f Flow) cookie(mark uint16) uint64 {
+// Cookie is the cookie that a Bridge with this mark gives to the flow.
+func (f Flow) Cookie(mark uint16) uint64 {
 	h := fnv.New64a()
 	var b strings.Builder
 	f.write(&b)

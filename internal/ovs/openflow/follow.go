@@ -9,14 +9,18 @@ import (
 	"time"
 )
 
-// OpenFlow 1.4 messages that Follow speaks (OpenFlow Switch Specification
-// 1.4.0, section 7.1).
+// OpenFlow 1.4 messages that Follow and PacketIns speak (OpenFlow Switch
+// Specification 1.4.0, section 7.1).
 const (
-	ofVersion     = 5
-	ofHello       = 0
-	ofEchoRequest = 2
-	ofEchoReply   = 3
-	ofHeader      = 8
+	ofVersion      = 5
+	ofHello        = 0
+	ofError        = 1
+	ofEchoRequest  = 2
+	ofEchoReply    = 3
+	ofExperimenter = 4
+	ofSetConfig    = 9
+	ofPacketIn     = 10
+	ofHeader       = 8
 )
 
 // Follow calls attached each time that a connection to the bridge's management
@@ -24,15 +28,26 @@ const (
 // all flows, or the bridge was made again. The first connection is not told.
 // It returns when ctx ends.
 func (b *Bridge) Follow(ctx context.Context, attached func()) {
-	pause := 50 * time.Millisecond
-	for first := true; ctx.Err() == nil; {
-		err := b.attend(ctx, func() {
-			if !first {
-				attached()
-			}
-			pause = 50 * time.Millisecond
-		})
-		first = false // whoever answers from now on may have started since
+	first := true
+	b.keep(ctx, nil, func() {
+		if !first {
+			attached()
+		}
+	}, func() { first = false }, nil) // whoever answers after the first attempt may have started since
+}
+
+// keep keeps a connection to the management socket until ctx ends, and makes
+// it anew when it ends: greeting is sent first, connected is called when the
+// switch has answered, ended after each attempt, and take with each message.
+func (b *Bridge) keep(ctx context.Context, greeting []byte, connected, ended func(), take func(message []byte) error) {
+	const shortest = 50 * time.Millisecond
+	pause := shortest
+	for ctx.Err() == nil {
+		err := b.attend(ctx, greeting, func() {
+			connected()
+			pause = shortest
+		}, take)
+		ended()
 		b.options.Logger.Debug("OpenFlow connection ended", "bridge", b.options.Name, "error", err)
 		select {
 		case <-ctx.Done():
@@ -43,7 +58,7 @@ func (b *Bridge) Follow(ctx context.Context, attached func()) {
 }
 
 // attend makes one connection and keeps it until it ends.
-func (b *Bridge) attend(ctx context.Context, connected func()) error {
+func (b *Bridge) attend(ctx context.Context, greeting []byte, connected func(), take func(message []byte) error) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", b.Socket())
 	if err != nil {
@@ -52,7 +67,7 @@ func (b *Bridge) attend(ctx context.Context, connected func()) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	if _, err := conn.Write([]byte{ofVersion, ofHello, 0, ofHeader, 0, 0, 0, 1}); err != nil {
+	if _, err := conn.Write(append([]byte{ofVersion, ofHello, 0, ofHeader, 0, 0, 0, 1}, greeting...)); err != nil {
 		return err
 	}
 	told := false
@@ -77,6 +92,10 @@ func (b *Bridge) attend(ctx context.Context, connected func()) error {
 		if message[1] == ofEchoRequest {
 			message[1] = ofEchoReply
 			if _, err := conn.Write(message); err != nil {
+				return err
+			}
+		} else if take != nil {
+			if err := take(message); err != nil {
 				return err
 			}
 		}
