@@ -55,7 +55,7 @@ func runAgent(ctx context.Context, cfg *config.Config, reload func() error, logg
 			Config: cfg, Host: config.Host.Of(cfg), StateDir: config.StatePath.Of(cfg), Logger: logger,
 		},
 		Features:       config.AgentFeatures.Of(cfg),
-		Servers:        []string{config.FeedServer.Of(cfg)},
+		Servers:        config.FeedServer.Of(cfg),
 		BinaryVersion:  build.Version,
 		ReportInterval: seconds(config.AgentReportInterval.Of(cfg)),
 		ResyncInterval: seconds(resyncInterval.Of(cfg)),

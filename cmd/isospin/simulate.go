@@ -26,11 +26,11 @@ func newSimulateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o.Config, o.Logger, o.Server = cfg, logger, config.FeedServer.Of(cfg)
+		o.Config, o.Logger, o.Servers = cfg, logger, config.FeedServer.Of(cfg)
 		if cert := config.FeedCertFile.Of(cfg); cert != "" {
 			o.TLS = &runtime.TLS{CertFile: cert, KeyFile: config.FeedKeyFile.Of(cfg), CAFile: config.FeedCAFile.Of(cfg)}
 		}
-		logger.Info("simulated hosts attach", "hosts", o.Hosts, "server", o.Server)
+		logger.Info("simulated hosts attach", "hosts", o.Hosts, "servers", o.Servers)
 		return simulate.Run(cmd.Context(), o)
 	}
 	return cmd

@@ -103,8 +103,8 @@ var (
 	FeedListen = String("isospin", "feed_listen", "unix:$state_path/feed.sock",
 		"Where the server listens for agents: unix:/path, http://address:port (loopback only) or https://address:port with feed_cert_file, feed_key_file and feed_ca_file.",
 		Formed(Endpoint))
-	FeedServer = String("isospin", "feed_server", "unix:$state_path/feed.sock",
-		"Where an agent finds the server: unix:/path, http://127.0.0.1:port or https://host:port.",
+	FeedServer = Strings("isospin", "feed_server", []string{"unix:$state_path/feed.sock"},
+		"Where an agent finds the servers: unix:/path, http://127.0.0.1:port or https://host:port. Of several, each agent takes them in an order of its own, and the next when one is lost.",
 		Formed(Endpoint))
 	FeedCertFile = String("isospin", "feed_cert_file", "",
 		"PEM file of the certificate that this server or agent shows on the feed. An agent's certificate names its host.")

@@ -26,7 +26,7 @@ type Options struct {
 	Features []string
 	// Factories of features that are not registered, by name. // optional
 	Factories map[string]Factory
-	// Servers to attach to, tried in turn: "unix:///run/isospin/feed.sock",
+	// Servers to attach to, tried in turn in an order of the agent's own: "unix:///run/isospin/feed.sock",
 	// "http://127.0.0.1:9697" (loopback only), "https://network.example.org:9697". // required
 	Servers []string
 	// TLS is needed for https. // optional

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
@@ -31,8 +32,10 @@ type clientStream = connect.BidiStreamForClient[feed.AgentMessage, feed.ServerMe
 // changes nothing on the host.
 func (a *Agent) follow(ctx context.Context) {
 	wait := backoff{min: a.options.ReconnectMin, max: a.options.ReconnectMax}
+	// An order of its own: the hosts spread over the servers, and those of a lost one over the rest.
+	order := rand.Perm(len(a.options.Servers))
 	for n := 0; ; n++ {
-		server := a.options.Servers[n%len(a.options.Servers)]
+		server := a.options.Servers[order[n%len(order)]]
 		begin := time.Now()
 		synced, err := a.attach(ctx, server)
 		if ctx.Err() != nil {

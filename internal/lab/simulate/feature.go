@@ -16,7 +16,10 @@ const (
 
 // feature is one function of a simulated host. It keeps nothing: what the
 // host must be is what it says the host is.
-type feature struct{ function *feed.Function }
+type feature struct {
+	function *feed.Function
+	told     func(*runtime.State) // nil: nobody asks
+}
 
 var _ runtime.Feature = (*feature)(nil)
 
@@ -26,6 +29,9 @@ func (f *feature) Stop()                               {}
 
 // Apply reports the objects that are this function's and have changed.
 func (f *feature) Apply(_ context.Context, want *runtime.State, changes runtime.Changes) ([]*feed.Applied, error) {
+	if f.told != nil {
+		f.told(want)
+	}
 	var results []*feed.Applied
 	report := func(kind feed.Kind, id string, revision int64, up bool) {
 		state := feed.State_STATE_ACTIVE

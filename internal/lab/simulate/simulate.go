@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"isospin/api/feed"
 	"isospin/internal/agent/runtime"
@@ -28,8 +29,8 @@ type Options struct {
 	Hosts int
 	// NamePrefix begins their names, the number from 1 ends them. // optional, "simulated-"
 	NamePrefix string
-	// Server is where they attach, as in [isospin] feed_server. // required
-	Server string
+	// Servers are where they attach, as in [isospin] feed_server. // required
+	Servers []string
 	// TLS is needed for https. // optional
 	TLS *runtime.TLS
 	// BridgeMappings are the physical networks that every host reaches, with
@@ -39,6 +40,10 @@ type Options struct {
 	Directory string
 	// Config is what agents read their options of. // optional, defaults
 	Config *config.Config
+	// ReportInterval is the time between heartbeats. // optional, 30 s
+	ReportInterval time.Duration
+	// Told is called with all that a host must be, after each change of it. // optional
+	Told   func(host string, state *runtime.State)
 	Logger *slog.Logger // required
 }
 
@@ -99,13 +104,20 @@ func newAgent(o *Options, host string, tunnelIP netip.Addr) (*runtime.Agent, err
 	names, factories := make([]string, 0, len(list)), map[string]runtime.Factory{}
 	for _, f := range list {
 		names = append(names, f.AgentType)
-		factories[f.AgentType] = func(runtime.Environment) (runtime.Feature, error) { return &feature{function: f}, nil }
+		factories[f.AgentType] = func(runtime.Environment) (runtime.Feature, error) {
+			made := &feature{function: f}
+			if o.Told != nil && f.AgentType == switchAgent {
+				made.told = func(s *runtime.State) { o.Told(host, s) }
+			}
+			return made, nil
+		}
 	}
 	return runtime.New(runtime.Options{
 		Environment: runtime.Environment{
 			Config: o.Config, Host: host, StateDir: filepath.Join(o.Directory, host), Logger: o.Logger.With("host", host),
 		},
-		Features: names, Factories: factories, Servers: []string{o.Server}, TLS: o.TLS, BinaryVersion: "simulated",
+		Features: names, Factories: factories, Servers: o.Servers, TLS: o.TLS, BinaryVersion: "simulated",
+		ReportInterval: o.ReportInterval,
 	})
 }
 

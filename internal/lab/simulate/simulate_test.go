@@ -18,7 +18,7 @@ func TestSimulate(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- simulate.Run(ctx, simulate.Options{
-			Hosts: 2, NamePrefix: "node-", Server: "unix:" + s.Feed, BridgeMappings: map[string]string{"physnet1": "br-phys"},
+			Hosts: 2, NamePrefix: "node-", Servers: []string{"unix:" + s.Feed}, BridgeMappings: map[string]string{"physnet1": "br-phys"},
 			Directory: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
 		})
 	}()
@@ -49,7 +49,7 @@ func TestSimulate(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for _, hosts := range []int{0, -1, 10_001} {
-		if err := simulate.Run(t.Context(), simulate.Options{Hosts: hosts, Server: "unix:/nowhere", Logger: slog.New(slog.DiscardHandler)}); err == nil {
+		if err := simulate.Run(t.Context(), simulate.Options{Hosts: hosts, Servers: []string{"unix:/nowhere"}, Logger: slog.New(slog.DiscardHandler)}); err == nil {
 			t.Errorf("%d hosts were accepted", hosts)
 		}
 	}
