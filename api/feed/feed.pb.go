@@ -262,6 +262,8 @@ type Hello struct {
 	Have []*Held `protobuf:"bytes,3,rep,name=have,proto3" json:"have,omitempty"`
 	// Version of the agent's binary.
 	BinaryVersion string `protobuf:"bytes,4,opt,name=binary_version,json=binaryVersion,proto3" json:"binary_version,omitempty"`
+	// When the agent's process started, in seconds since 1970; 0: it does not say.
+	Started       int64 `protobuf:"varint,5,opt,name=started,proto3" json:"started,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +324,13 @@ func (x *Hello) GetBinaryVersion() string {
 		return x.BinaryVersion
 	}
 	return ""
+}
+
+func (x *Hello) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
 }
 
 // Function describes one function of a host under Neutron's names.
@@ -3667,12 +3676,13 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x16.isospin.feed.v1.HelloH\x00R\x05hello\x121\n" +
 	"\x06report\x18\x02 \x01(\v2\x17.isospin.feed.v1.ReportH\x00R\x06report\x12:\n" +
 	"\theartbeat\x18\x03 \x01(\v2\x1a.isospin.feed.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04body\"\xa6\x01\n" +
+	"\x04body\"\xc0\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x127\n" +
 	"\tfunctions\x18\x02 \x03(\v2\x19.isospin.feed.v1.FunctionR\tfunctions\x12)\n" +
 	"\x04have\x18\x03 \x03(\v2\x15.isospin.feed.v1.HeldR\x04have\x12%\n" +
-	"\x0ebinary_version\x18\x04 \x01(\tR\rbinaryVersion\"\xac\x01\n" +
+	"\x0ebinary_version\x18\x04 \x01(\tR\rbinaryVersion\x12\x18\n" +
+	"\astarted\x18\x05 \x01(\x03R\astarted\"\xac\x01\n" +
 	"\bFunction\x12\x1d\n" +
 	"\n" +
 	"agent_type\x18\x01 \x01(\tR\tagentType\x12\x16\n" +
