@@ -20,6 +20,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isospin/internal/store"
 )
 
@@ -44,12 +46,16 @@ type Options struct {
 	Holder string // required
 	// Time after which a holder that is silent has lost the lease. Default: DefaultTime.
 	Time time.Duration // optional
+	// Metrics gets whether the lease is held.
+	Metrics prometheus.Registerer // optional
 }
 
 // Lease is one program's part in the election.
 type Lease struct {
 	o   Options
 	log *slog.Logger
+	// held is 1 while the work is this program's.
+	held prometheus.Gauge
 
 	// row is how it was seen last, and since when.
 	row   row
@@ -63,12 +69,20 @@ type row struct {
 	beat   int64
 }
 
-// New returns a lease that is not held.
+// New returns a lease that is not held. It panics when the metric of a lease of
+// that name is registered already, which is a mistake in the program.
 func New(o Options) *Lease {
 	if o.Time == 0 {
 		o.Time = DefaultTime
 	}
-	return &Lease{o: o, log: o.Logger.With("lease", o.Name)}
+	l := &Lease{o: o, log: o.Logger.With("lease", o.Name), held: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "isospin_lease_held", Help: "1 while this server does the work that one of them does at a time.",
+		ConstLabels: prometheus.Labels{"lease": o.Name},
+	})}
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(l.held)
+	}
+	return l
 }
 
 // Work is what the holder does until ctx ends. The database has answered this
@@ -173,6 +187,8 @@ func (l *Lease) take(ctx context.Context) (held bool, err error) {
 // hold does the work for as long as the lease is held; begun is when it was asked for.
 func (l *Lease) hold(ctx context.Context, begun time.Time, work Work) {
 	l.row, l.since = row{}, time.Time{}
+	l.held.Set(1)
+	defer l.held.Set(0)
 	// A sixth is for what measures, and for what ends slowly.
 	valid := l.o.Time - l.o.Time/6
 	holding, end := context.WithCancel(ctx)

@@ -19,6 +19,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isospin/internal/identity"
 	"isospin/internal/lease"
 	"isospin/internal/resource"
@@ -66,6 +68,8 @@ type Options struct {
 	Lease time.Duration // optional
 	// Pause before a delivery that failed is tried again; it doubles up to MaxPause. Defaults: 1 s, 1 min.
 	Pause, MaxPause time.Duration // optional
+	// Metrics gets what was sent, what failed and what waits.
+	Metrics prometheus.Registerer // optional
 }
 
 // Runner serves one consumer.
@@ -74,6 +78,7 @@ type Runner[M any] struct {
 	consumer Consumer[M]
 	log      *slog.Logger
 	lease    *lease.Lease
+	metrics  *metrics
 
 	cursor int64
 	// skipped are events behind the cursor that the database has, which was stored at that time.
@@ -99,8 +104,8 @@ func New[M any](o Options, c Consumer[M]) *Runner[M] {
 		o.MaxPause = time.Minute
 	}
 	return &Runner[M]{
-		o: o, consumer: c, log: o.Logger.With("consumer", c.Name()),
-		lease: lease.New(lease.Options{Store: o.Store, Logger: o.Logger, Name: "notify/" + c.Name(), Holder: o.Holder, Time: o.Lease}),
+		o: o, consumer: c, log: o.Logger.With("consumer", c.Name()), metrics: newMetrics(o.Metrics, c.Name()),
+		lease: lease.New(lease.Options{Store: o.Store, Logger: o.Logger, Name: "notify/" + c.Name(), Holder: o.Holder, Time: o.Lease, Metrics: o.Metrics}),
 	}
 }
 
@@ -134,12 +139,14 @@ func (r *Runner[M]) serve(ctx context.Context) {
 		pause(ctx, wait)
 	}
 	defer r.keep(context.WithoutCancel(ctx))
+	defer r.metrics.waitSince(0) // it is another server's from here
 	for wait := r.o.Pause; ; {
 		more, err := r.step(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
+			r.metrics.failures.Inc()
 			r.log.Warn("notifications wait", "error", err, "again_in", wait)
 			pause(ctx, wait)
 			wait = min(2*wait, r.o.MaxPause)
@@ -279,8 +286,10 @@ func (r *Runner[M]) step(ctx context.Context) (more bool, err error) {
 		}
 		count = len(events)
 		if count == 0 {
+			r.metrics.waitSince(0)
 			return nil
 		}
+		r.metrics.waitSince(events[0].At)
 		last = events[count-1].Sequence
 		events = slices.DeleteFunc(events, func(e store.Event) bool { return !slices.Contains(r.consumer.Kinds(), e.Kind) })
 		if had, err = r.states(tx, events); err != nil {
@@ -316,6 +325,7 @@ func (r *Runner[M]) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		r.sent = time.Now()
+		r.metrics.messages.Add(float64(len(messages)))
 	}
 	r.skipped += count
 	changed := len(messages) > 0 || r.skipped >= maxSkipped || time.Since(r.stored) > maxUnsaved
@@ -330,6 +340,9 @@ func (r *Runner[M]) step(ctx context.Context) (more bool, err error) {
 		r.skipped, r.stored = 0, time.Now()
 	}
 	r.cursor = last
+	if count < batch {
+		r.metrics.waitSince(0)
+	}
 	return count == batch, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isospin/internal/config"
 	"isospin/internal/core"
 	"isospin/internal/ext"
@@ -16,9 +18,13 @@ import (
 
 // OpenStore opens the database that is configured; its schema is not touched.
 func OpenStore(ctx context.Context, c *config.Config, logger *slog.Logger) (*store.Store, error) {
+	return openStore(ctx, c, logger, nil)
+}
+
+func openStore(ctx context.Context, c *config.Config, logger *slog.Logger, metrics prometheus.Registerer) (*store.Store, error) {
 	seconds := func(o *config.Option[int]) time.Duration { return time.Duration(o.Of(c)) * time.Second }
 	return store.Open(ctx, store.Options{
-		Connection: config.DatabaseConnection.Of(c), Logger: logger,
+		Connection: config.DatabaseConnection.Of(c), Logger: logger, Metrics: metrics,
 		Pool: store.Pool{
 			Size: config.DatabasePoolSize.Of(c),
 			// 0 is a value here, and the default there.

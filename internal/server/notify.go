@@ -17,7 +17,7 @@ var sendEventsInterval = config.Int("DEFAULT", "send_events_interval", 2,
 
 // newNotifiers makes what tells other services of changes: what is configured.
 func (s *Server) newNotifiers() error {
-	o := notify.Options{Store: s.Store, Registry: s.Core.Registry, Logger: s.log, Holder: s.holder, Lease: s.leaseTime}
+	o := notify.Options{Store: s.Store, Registry: s.Core.Registry, Logger: s.log, Holder: s.holder, Lease: s.leaseTime, Metrics: s.metrics}
 	gathering := o
 	gathering.Interval = time.Duration(sendEventsInterval.Of(s.config)) * time.Second
 	if nova.Configured(s.config) {

@@ -59,6 +59,8 @@ type Server struct {
 	api, agents net.Listener
 	// notifiers tell other services of changes until their context ends.
 	notifiers []func(context.Context)
+	// metrics may be nil.
+	metrics prometheus.Registerer
 	// holder names this server among all on the database, leaseTime is how long a silent one keeps its work.
 	holder    string
 	leaseTime time.Duration
@@ -70,7 +72,7 @@ var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
 // New opens the database, brings its schema up to date, reads what the feed
 // keeps and listens. Close or Run ends what it has opened.
 func New(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{config: o.Config, log: o.Logger, holder: holderName()}
+	s := &Server{config: o.Config, log: o.Logger, metrics: o.Metrics, holder: holderName()}
 	if !strings.HasPrefix(config.DatabaseConnection.Of(o.Config), "sqlite") {
 		s.leaseTime = lease.DefaultTime
 	} else {
@@ -99,7 +101,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Store, err = OpenStore(ctx, o.Config, o.Logger); err != nil {
+	if s.Store, err = openStore(ctx, o.Config, o.Logger, o.Metrics); err != nil {
 		return nil, err
 	}
 	modules, err := ext.Modules()
@@ -149,6 +151,9 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		},
 	})), o.Logger)
 	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if err := s.measure(); err != nil {
 		return nil, err
 	}
 	ok = true
@@ -263,7 +268,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // background does what one of the servers on the database does at a time.
 func (s *Server) background(ctx context.Context) {
-	l := lease.New(lease.Options{Store: s.Store, Logger: s.log, Name: "background", Holder: s.holder, Time: s.leaseTime})
+	l := lease.New(lease.Options{Store: s.Store, Logger: s.log, Name: "background", Holder: s.holder, Time: s.leaseTime, Metrics: s.metrics})
 	l.Run(ctx, func(ctx context.Context, reachable time.Time) {
 		var running sync.WaitGroup
 		running.Go(func() { s.trim(ctx) })

@@ -14,6 +14,7 @@ type backend interface {
 	view(ctx context.Context, do func(*Tx) error) error
 	upgrade(ctx context.Context, schemas []Schema) error
 	close() error
+	usage() usage
 }
 
 // session is one connection, inside of a transaction. Marks for parameters are ?.

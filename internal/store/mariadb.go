@@ -181,7 +181,7 @@ type quietLogger struct{}
 
 func (quietLogger) Print(...any) {}
 
-func openMariaDB(ctx context.Context, o Options, signal func()) (*mariadb, error) {
+func openMariaDB(ctx context.Context, o Options, signal, repeat func()) (*mariadb, error) {
 	c, err := mariadbConfig(o.Connection)
 	if err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func openMariaDB(ctx context.Context, o Options, signal func()) (*mariadb, error
 	if s.patient, err = open(c); err != nil {
 		return nil, err
 	}
-	s.pool = newPool(o, s, func(ctx context.Context) (remote, error) { return s.session(ctx, s.db) }, signal)
+	s.pool = newPool(o, s, func(ctx context.Context) (remote, error) { return s.session(ctx, s.db) }, signal, repeat)
 	if err := s.reach(ctx); err != nil {
 		s.finish()
 		return nil, fmt.Errorf("database: %w", err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,6 +50,10 @@ type pool struct {
 	connect func(ctx context.Context) (remote, error)
 	// wrote is called after commits that wrote events.
 	wrote func()
+	// repeat is called before a transaction is run again.
+	repeat func()
+	// waiting is how many transactions wait for a connection.
+	waiting atomic.Int64
 
 	// slots has one element for each connection that is in use.
 	slots chan struct{}
@@ -65,8 +70,8 @@ type kept struct {
 	made time.Time
 }
 
-func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote func()) *pool {
-	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, ended: make(chan struct{})}
+func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote, repeat func()) *pool {
+	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, repeat: repeat, ended: make(chan struct{})}
 	p.slots = make(chan struct{}, p.limits.Size+p.limits.Overflow)
 	return p
 }
@@ -126,6 +131,8 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 	default:
 		wait := time.NewTimer(p.limits.Wait)
 		defer wait.Stop()
+		p.waiting.Add(1)
+		defer p.waiting.Add(-1)
 		select {
 		case p.slots <- struct{}{}:
 		case <-wait.C:
@@ -181,6 +188,12 @@ func (p *pool) release(c kept, broken bool) {
 	<-p.slots
 }
 
+func (p *pool) usage() usage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return usage{used: len(p.slots), idle: len(p.idle), limit: cap(p.slots), waiting: int(p.waiting.Load())}
+}
+
 // enter counts a user, unless the store is closed.
 func (p *pool) enter() error {
 	p.mu.Lock()
@@ -215,6 +228,9 @@ func (p *pool) tx(ctx context.Context, do func(*Tx) error) error {
 	defer p.users.Done()
 	lost := 0
 	for attempt := 1; ; attempt++ {
+		if attempt > 1 {
+			p.repeat()
+		}
 		err := p.attempt(ctx, do, true, attempt)
 		switch {
 		case err == nil:
@@ -244,6 +260,9 @@ func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
 	}
 	defer p.users.Done()
 	for attempt := 1; ; attempt++ {
+		if attempt > 1 {
+			p.repeat()
+		}
 		err := p.attempt(ctx, do, false, attempt)
 		if err == nil || attempt > 2 || !errors.Is(err, errLost) && !errors.Is(err, errAgain) {
 			if errors.Is(err, errLost) || errors.Is(err, errAgain) {

@@ -128,13 +128,13 @@ func postgresConfig(connection string) (*pgx.ConnConfig, error) {
 	return c, nil
 }
 
-func openPostgres(ctx context.Context, o Options, signal func()) (*postgres, error) {
+func openPostgres(ctx context.Context, o Options, signal, repeat func()) (*postgres, error) {
 	c, err := postgresConfig(o.Connection)
 	if err != nil {
 		return nil, err
 	}
 	s := &postgres{config: c, log: o.Logger, signal: signal, tell: make(chan struct{}, 1)}
-	s.pool = newPool(o, s, s.session, s.wrote)
+	s.pool = newPool(o, s, s.session, s.wrote, repeat)
 	if err := s.reach(ctx); err != nil {
 		s.pool.close()
 		return nil, fmt.Errorf("database: %w", err)

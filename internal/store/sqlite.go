@@ -115,6 +115,12 @@ func (s *embedded) connect(ctx context.Context) (*connection, error) {
 	return &connection{conn: c, classify: classifySQLite, limit: 2000, statements: map[string]*sql.Stmt{}}, nil
 }
 
+// usage: readers are used or idle; what waits, waits for the writer.
+func (s *embedded) usage() usage {
+	idle := len(s.readers)
+	return usage{used: cap(s.readers) - idle, idle: idle, limit: cap(s.readers) + 1, waiting: len(s.jobs)}
+}
+
 func (s *embedded) close() (err error) {
 	s.closing.Do(func() {
 		close(s.stop)

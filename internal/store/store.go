@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options of Open.
@@ -26,6 +28,8 @@ type Options struct {
 	// Trace is optional: it is told what each transaction that succeeded has
 	// cost on a database server. It must not block.
 	Trace func(Cost)
+	// Metrics is optional: where durations, repetitions and connections are registered.
+	Metrics prometheus.Registerer
 	// Rehearse runs each writing transaction once more after undoing it. For
 	// tests: it shows closures that have an effect on more than their transaction.
 	Rehearse bool
@@ -68,6 +72,7 @@ type Store struct {
 	log      *slog.Logger
 	backend  backend
 	rehearse bool
+	metrics  *metrics
 
 	mu        sync.Mutex
 	followers map[chan struct{}]struct{}
@@ -75,21 +80,26 @@ type Store struct {
 
 // Open opens the database; the schema is brought up to date by Upgrade.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{log: o.Logger, rehearse: o.Rehearse, followers: map[chan struct{}]struct{}{}}
+	s := &Store{log: o.Logger, rehearse: o.Rehearse, metrics: newMetrics(), followers: map[chan struct{}]struct{}{}}
 	scheme, _, _ := strings.Cut(o.Connection, ":")
 	var err error
 	switch name, _, _ := strings.Cut(scheme, "+"); name {
 	case "sqlite":
 		s.backend, err = openEmbedded(ctx, o, s.signal)
 	case "postgresql", "postgres":
-		s.backend, err = openPostgres(ctx, o, s.signal)
+		s.backend, err = openPostgres(ctx, o, s.signal, s.metrics.repeats.Inc)
 	case "mysql", "mariadb":
-		s.backend, err = openMariaDB(ctx, o, s.signal)
+		s.backend, err = openMariaDB(ctx, o, s.signal, s.metrics.repeats.Inc)
 	default:
 		err = fmt.Errorf("[database] connection: %q is not a database this release can use; use sqlite:////absolute/path, postgresql://user:password@host/name or mysql+pymysql://user:password@host/name", scheme)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if o.Metrics != nil {
+		if err := s.register(o.Metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("database: metrics: %w", err), s.Close())
+		}
 	}
 	return s, nil
 }
@@ -100,7 +110,9 @@ func (s *Store) Close() error { return s.backend.close() }
 // Tx runs do in a read-write transaction and returns when it is durable. An
 // error of do undoes everything it did. do may be run again after a
 // serialization failure: it must have no effect but on tx.
-func (s *Store) Tx(ctx context.Context, do func(tx *Tx) error) error {
+func (s *Store) Tx(ctx context.Context, do func(tx *Tx) error) (err error) {
+	begin := time.Now()
+	defer func() { s.metrics.observe("write", begin, err) }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -121,7 +133,10 @@ var errRehearsed = errors.New("this was a rehearsal")
 
 // View runs do in a read-only transaction: all its reads see one state.
 func (s *Store) View(ctx context.Context, do func(tx *Tx) error) error {
-	return s.backend.view(ctx, do)
+	begin := time.Now()
+	err := s.backend.view(ctx, do)
+	s.metrics.observe("read", begin, err)
+	return err
 }
 
 // Follow returns a channel that gets a value after commits that wrote events,

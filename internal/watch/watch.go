@@ -159,6 +159,13 @@ func (s *Service) Sequence() int64 {
 	return s.sequence
 }
 
+// Watches is how many there are now.
+func (s *Service) Watches() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
 // End ends all watches and begins no more: the server is about to stop.
 func (s *Service) End() {
 	s.mu.Lock()
