@@ -31,6 +31,8 @@ type coreProjection struct {
 	// entries are forwarding entries with their hashes; sums add them up by network.
 	entries map[string]entry
 	sums    map[string]uint64
+	// agents: host → agent → present.
+	agents map[string]map[string]struct{}
 }
 
 type entry struct {
@@ -56,20 +58,31 @@ func (h *Hub) ProjectCore(s Services) {
 		return s.Subnets.Table.Select(tx, "ORDER BY t.created_at, t.id")
 	}, func(n *subnet.Subnet) string { return n.ID })
 	Keep(h, "port", func(tx *store.Tx) ([]*port.Port, error) { return s.Ports.Table.Select(tx, "") }, func(p *port.Port) string { return p.ID })
-	h.Project(&coreProjection{
+	p := &coreProjection{
 		endpoints: map[string]string{}, byHost: map[string]map[string]struct{}{}, byNetwork: map[string]map[string]struct{}{},
 		hosts: map[string]map[string]map[string]struct{}{}, subnets: map[string]map[string]struct{}{}, dhcp: map[string]map[string]struct{}{},
-		entries: map[string]entry{}, sums: map[string]uint64{},
-	})
+		entries: map[string]entry{}, sums: map[string]uint64{}, agents: map[string]map[string]struct{}{},
+	}
+	h.Project(p)
 	h.admin = func(c *Copy, host string) map[string]bool {
 		states := map[string]bool{}
-		for _, o := range c.kinds["agent"].objects {
-			if a := o.(*agent.Agent); a.Host == host {
+		for id := range p.agents[host] {
+			if a := Get[agent.Agent](c, "agent", id); a != nil {
 				states[a.AgentType] = a.AdminStateUp
 			}
 		}
 		return states
 	}
+	h.agents = func(c *Copy, host string) []*agent.Agent {
+		var list []*agent.Agent
+		for id := range p.agents[host] {
+			if a := Get[agent.Agent](c, "agent", id); a != nil {
+				list = append(list, a)
+			}
+		}
+		return list
+	}
+	h.settled[feed.Kind_KIND_PORT] = settledPorts(s.Ports)
 }
 
 func add(m map[string]map[string]struct{}, key, member string) {
@@ -117,11 +130,13 @@ func (p *coreProjection) agent(c *Copy, ch Change, mark Marker) {
 	a, _ := ch.New.(*agent.Agent)
 	if a == nil {
 		a = ch.Old.(*agent.Agent)
+		remove(p.agents, a.Host, a.ID)
 		if a.AgentType == agent.OpenVSwitch {
 			p.endpoint(c, a.Host, "", mark)
 		}
 		return
 	}
+	add(p.agents, a.Host, a.ID)
 	mark.Administration(a.Host)
 	if a.AgentType == agent.OpenVSwitch {
 		p.endpoint(c, a.Host, a.Configuration().TunnelingIP, mark)
@@ -281,6 +296,14 @@ func (p *coreProjection) Render(c *Copy, host string, key Key) *feed.Object {
 		return &feed.Object{Version: p.version(host, key.ID), Body: &feed.Object_Forwarding{Forwarding: m}}
 	}
 	return nil
+}
+
+// Version implements Versioned.
+func (p *coreProjection) Version(_ *Copy, host string, key Key) uint64 {
+	if key.Kind != feed.Kind_KIND_FORWARDING || len(p.hosts[key.ID][host]) == 0 {
+		return 0
+	}
+	return p.version(host, key.ID)
 }
 
 // version of a host's forwarding table: the sum of all entries but its own ports'. Never 0.

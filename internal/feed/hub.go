@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"isospin/api/feed"
+	"isospin/internal/core/agent"
 	"isospin/internal/store"
 )
 
@@ -33,6 +34,13 @@ type Projection interface {
 	// Delta adds the present state of some elements of a set to a message, and
 	// returns the version of the whole set. Only for kinds that are marked by element.
 	Delta(c *Copy, host string, key Key, elements map[string]struct{}, m *feed.ServerMessage) uint64
+}
+
+// Versioned is a Projection with sets, whose versions it knows without
+// rendering them: comparing a large set with what a host has costs nothing.
+type Versioned interface {
+	// Version of a host's set; 0: it is no set, not of this projection, or not needed there.
+	Version(c *Copy, host string, key Key) uint64
 }
 
 // Marker notes what hosts must be told; marking twice is once.
@@ -62,6 +70,8 @@ type Hub struct {
 	sequence    int64
 	hosts       map[string]*view
 	admin       func(c *Copy, host string) map[string]bool
+	// agents are those of a host.
+	agents func(c *Copy, host string) []*agent.Agent
 	// reached wakes those who wait for a sequence number.
 	reached chan struct{}
 	applied map[feed.Kind]AppliedFunc
@@ -69,19 +79,25 @@ type Hub struct {
 	observers []func([]store.Event)
 	// complete by kind, after Render.
 	complete map[feed.Kind][]Completion
+	// beside run as long as Run does.
+	beside []func(ctx context.Context)
+	// settled tell, by kind, which reports say nothing new.
+	settled map[feed.Kind]settledFunc
+	reports *turns[hostReport]
 }
 
 // Completion adds what one family knows to an object that another renders.
 // Like a Projection's methods it must not block.
 type Completion func(c *Copy, host string, o *feed.Object)
 
-// AppliedFunc takes a host's report on one object, in a transaction of the
-// whole message. It is idempotent and ignores what is late or about nothing.
-type AppliedFunc func(ctx context.Context, tx *store.Tx, host string, a *feed.Applied) error
-
 // New returns a hub that keeps nothing yet.
 func New(o Options) *Hub {
-	return &Hub{store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), applied: map[feed.Kind]AppliedFunc{}, complete: map[feed.Kind][]Completion{}}
+	h := &Hub{
+		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}),
+		applied: map[feed.Kind]AppliedFunc{}, settled: map[feed.Kind]settledFunc{}, complete: map[feed.Kind][]Completion{},
+	}
+	h.reports = &turns[hostReport]{most: reportsAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
+	return h
 }
 
 // Project adds a projection. All of them are added before Start.
@@ -96,36 +112,28 @@ func (h *Hub) Complete(kind feed.Kind, f Completion) {
 // were applied. f must not block nor change what it gets. All observers are added before Run.
 func (h *Hub) Observe(f func(events []store.Event)) { h.observers = append(h.observers, f) }
 
-// OnApplied takes hosts' reports on a kind of object; set before Start.
-func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
-
-// Report stores what a host did with objects.
-func (h *Hub) Report(ctx context.Context, host string, applied []*feed.Applied) error {
-	return h.store.Tx(ctx, func(tx *store.Tx) error {
-		for _, a := range applied {
-			if f := h.applied[a.Kind]; f != nil {
-				if err := f(ctx, tx, host, a); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// view is what the hub knows of one attached host.
+// view is what the hub knows of one attached host. Changes are marked in it
+// under the hub's lock; what is due is taken by the stream's goroutine alone,
+// under the lock for reading: no host waits for another, and one that reads
+// slowly finds all that it has missed in one message.
 type view struct {
 	host  string
 	sent  map[Key]uint64
 	dirty map[Key]*dirt
 	admin bool
-	wake  chan struct{}
+	// syncing until the host has been told all that it lacked when it came.
+	syncing bool
+	wake    chan struct{}
 }
 
 type dirt struct {
 	whole    bool
 	elements map[string]struct{}
 }
+
+// maxElements of a set that are noted one by one for a host that does not take
+// them; beyond, it gets the whole set.
+const maxElements = 4096
 
 // marker implements Marker for the hosts that are attached; others get
 // everything when they come.
@@ -137,17 +145,26 @@ type marker struct {
 func (m marker) Object(host string, key Key) {
 	if v := m.h.hosts[host]; v != nil {
 		m.touched[v] = struct{}{}
-		v.mark(key).whole = true
+		d := v.mark(key)
+		d.whole, d.elements = true, nil
 	}
 }
 
 func (m marker) Element(host string, key Key, element string) {
 	if v := m.h.hosts[host]; v != nil {
 		m.touched[v] = struct{}{}
-		d := v.mark(key)
-		if d.elements == nil {
-			d.elements = map[string]struct{}{}
-		}
+		v.mark(key).element(element)
+	}
+}
+
+func (d *dirt) element(element string) {
+	switch {
+	case d.whole:
+	case len(d.elements) == maxElements:
+		d.whole, d.elements = true, nil
+	case d.elements == nil:
+		d.elements = map[string]struct{}{element: {}}
+	default:
 		d.elements[element] = struct{}{}
 	}
 }
@@ -197,6 +214,11 @@ func (h *Hub) Start(ctx context.Context) error {
 
 // Run follows the store until ctx ends.
 func (h *Hub) Run(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	for _, run := range h.beside {
+		beside.Go(func() { run(ctx) })
+	}
 	signal, end := h.store.Follow()
 	defer end()
 	pause := time.NewTimer(0)
@@ -307,12 +329,17 @@ func (h *Hub) Attached() []string {
 	return hosts
 }
 
-// attach begins a host's view: what it has is compared with what it needs. A
-// former stream of the same host is superseded.
-func (h *Hub) attach(host string, have []*feed.Held) (*view, *feed.ServerMessage) {
+// attach begins a host's view: what it has is compared with what it needs, and
+// what differs is due. A former stream of the same host is superseded.
+func (h *Hub) attach(host string, have []*feed.Held) *view {
+	v := &view{
+		host: host, sent: make(map[Key]uint64, len(have)), dirty: map[Key]*dirt{}, wake: make(chan struct{}, 1),
+		admin: true, syncing: true,
+	}
+	for _, o := range have {
+		v.sent[Key{o.Kind, o.Id}] = o.Version
+	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	v := &view{host: host, sent: map[Key]uint64{}, dirty: map[Key]*dirt{}, wake: make(chan struct{}, 1)}
 	if former := h.hosts[host]; former != nil {
 		select {
 		case former.wake <- struct{}{}: // to see that it is superseded
@@ -320,32 +347,42 @@ func (h *Hub) attach(host string, have []*feed.Held) (*view, *feed.ServerMessage
 		}
 	}
 	h.hosts[host] = v
-	held := map[Key]uint64{}
-	for _, o := range have {
-		held[Key{o.Kind, o.Id}] = o.Version
-	}
-	m := &feed.ServerMessage{Sequence: h.sequence, Synced: true, AdminStateUp: h.adminOf(host)}
+	h.mu.Unlock()
+	// From here on changes are marked: comparing does not keep other hosts waiting.
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	same := make(map[Key]struct{}, len(have))
 	for _, p := range h.projections {
 		p.Keys(h.copy, host, func(key Key) {
-			if _, done := v.sent[key]; done {
+			if _, done := same[key]; done {
 				return
 			}
-			o := h.render(host, key)
-			if o == nil {
+			if version, held := v.sent[key]; held && h.version(p, host, key) == version {
+				same[key] = struct{}{}
 				return
 			}
-			v.sent[key] = o.Version
-			if version, ok := held[key]; !ok || version != o.Version {
-				m.Upserts = append(m.Upserts, o)
-			}
+			v.mark(key).whole = true
 		})
 	}
-	for key := range held {
-		if _, ok := v.sent[key]; !ok {
-			m.Deletes = append(m.Deletes, &feed.ObjectKey{Kind: key.Kind, Id: key.ID})
+	for key := range v.sent {
+		if _, ok := same[key]; !ok {
+			v.mark(key).whole = true // another version, or not needed any more
 		}
 	}
-	return v, m
+	return v
+}
+
+// version of a host's object; 0: it does not need it.
+func (h *Hub) version(p Projection, host string, key Key) uint64 {
+	if sets, ok := p.(Versioned); ok {
+		if version := sets.Version(h.copy, host, key); version != 0 {
+			return version
+		}
+	}
+	if o := h.render(host, key); o != nil {
+		return o.Version
+	}
+	return 0
 }
 
 func (h *Hub) detach(v *view) {
@@ -354,13 +391,6 @@ func (h *Hub) detach(v *view) {
 	if h.hosts[v.host] == v {
 		delete(h.hosts, v.host)
 	}
-}
-
-// superseded tells whether another stream has taken the host over.
-func (h *Hub) superseded(v *view) bool {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.hosts[v.host] != v
 }
 
 func (h *Hub) adminOf(host string) map[string]bool {
@@ -386,12 +416,22 @@ func (h *Hub) render(host string, key Key) *feed.Object {
 	return nil
 }
 
-// next takes what a view's host must be told now; nil: nothing.
-func (h *Hub) next(v *view) *feed.ServerMessage {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// next takes what a view's host must be told now; nil: nothing. Until the host
+// is synced it gets messages of about limit bytes, 0 for one message, and then
+// each time all that is due: what belongs together comes together.
+func (h *Hub) next(v *view, limit int) (*feed.ServerMessage, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.hosts[v.host] != v {
+		return nil, ErrSuperseded
+	}
 	m := &feed.ServerMessage{Sequence: h.sequence}
+	size := 0
 	for key, d := range v.dirty {
+		if v.syncing && limit > 0 && size >= limit {
+			break
+		}
+		delete(v.dirty, key)
 		version, sent := v.sent[key]
 		if d.whole || !sent {
 			o := h.render(v.host, key)
@@ -402,6 +442,9 @@ func (h *Hub) next(v *view) *feed.ServerMessage {
 			case o != nil && (!sent || o.Version != version):
 				v.sent[key] = o.Version
 				m.Upserts = append(m.Upserts, o)
+				if v.syncing {
+					size += proto.Size(o)
+				}
 			}
 			continue
 		}
@@ -412,15 +455,17 @@ func (h *Hub) next(v *view) *feed.ServerMessage {
 			}
 		}
 	}
-	clear(v.dirty)
 	if v.admin {
 		v.admin = false
 		m.AdminStateUp = h.adminOf(v.host)
 	}
-	if len(m.Upserts)+len(m.Deletes)+len(m.ForwardingDeltas)+len(m.AddressSetDeltas)+len(m.AdminStateUp) == 0 {
-		return nil
+	if v.syncing && len(v.dirty) == 0 {
+		v.syncing, m.Synced = false, true
 	}
-	return m
+	if !m.Synced && len(m.Upserts)+len(m.Deletes)+len(m.ForwardingDeltas)+len(m.AddressSetDeltas)+len(m.AdminStateUp) == 0 {
+		return nil, nil
+	}
+	return m, nil
 }
 
 // Hash is a version: equal content has an equal one, on every server and after every restart. Never 0.

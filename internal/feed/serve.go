@@ -2,11 +2,12 @@ package feed
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -23,6 +24,10 @@ type Server struct {
 	store  *store.Store
 	agents *agent.Service
 	log    *slog.Logger
+	hellos *turns[*hello]
+	beats  *beats
+	// patience is how long sending one message may take.
+	patience time.Duration
 }
 
 // ServerOptions of NewServer.
@@ -33,13 +38,28 @@ type ServerOptions struct {
 	Logger *slog.Logger   // required
 }
 
-// NewServer returns the service of the agents' streams.
+// NewServer returns the service of the agents' streams. What it has to do beside
+// them runs as long as the hub's Run.
 func NewServer(o ServerOptions) *Server {
-	return &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger}
+	s := &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger, beats: newBeats(), patience: sendPatience}
+	s.hellos = &turns[*hello]{most: hellosAtOnce, size: func(*hello) int { return 1 }, do: s.registerAll}
+	o.Hub.beside = append(o.Hub.beside, s.keepBeats)
+	return s
 }
 
+// sendPatience is how long a host may take to take a message; then its stream
+// is cut. It comes back for what it lacks.
+const sendPatience = time.Minute
+
 // Handler returns the path and handler of the service.
-func (s *Server) Handler() (string, http.Handler) { return feedconnect.NewFeedHandler(s) }
+func (s *Server) Handler() (string, http.Handler) {
+	path, handler := feedconnect.NewFeedHandler(s)
+	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controllerKey{}, http.NewResponseController(w))))
+	})
+}
+
+type controllerKey struct{}
 
 type peerKey struct{}
 
@@ -62,28 +82,31 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 		return connect.NewError(connect.CodePermissionDenied, errors.New("the certificate is of another host"))
 	}
 	ctx = identity.System(ctx)
-	if err := s.report(ctx, hello.Host, hello.Functions, true); err != nil {
+	if s.hub.registered(hello) {
+		s.beats.add(hello.Host)
+	} else if err := s.register(ctx, hello.Host, hello.Functions, hello); err != nil {
 		s.log.Error("agents cannot be registered", "host", hello.Host, "error", err)
 		return connect.NewError(connect.CodeUnavailable, errors.New("the agents cannot be registered now"))
 	}
-	view, message := s.hub.Open(hello.Host, hello.Have)
+	view := s.hub.open(hello.Host, hello.Have)
 	defer view.Close()
-	s.log.Info("host attached", "host", hello.Host, "held", len(hello.Have), "sent", len(message.Upserts), "deleted", len(message.Deletes), "sequence", message.Sequence)
 	defer s.log.Info("host detached", "host", hello.Host)
-	if err := stream.Send(message); err != nil {
-		return err
-	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() { cancel(s.receive(ctx, hello.Host, stream)) }()
-	err = s.send(ctx, view, stream)
+	err = s.send(ctx, view, stream, len(hello.Have))
 	cancel(err)
 	// The receiver ends with the stream, which ends when this function returns:
 	// waiting for it here would be waiting for ever.
 	return err
 }
 
-func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage]) error {
+func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], held int) error {
+	deadline := func(time.Time) error { return nil }
+	if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
+		deadline = c.SetWriteDeadline
+	}
+	upserts, deletes := 0, 0
 	for {
 		m, err := view.Next(ctx)
 		switch {
@@ -94,8 +117,22 @@ func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStr
 		case err != nil:
 			return err
 		}
-		if err := stream.Send(m); err != nil {
+		if err := deadline(time.Now().Add(s.patience)); err != nil {
 			return err
+		}
+		if err := stream.Send(m); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.log.Warn("a host does not take what it is told: its stream is cut", "host", view.view.host, "patience", s.patience)
+			}
+			return err
+		}
+		// No message under way, no deadline: it would end a stream that has nothing to tell.
+		if err := deadline(time.Time{}); err != nil {
+			return err
+		}
+		upserts, deletes = upserts+len(m.Upserts), deletes+len(m.Deletes)
+		if m.Synced {
+			s.log.Info("host attached", "host", view.view.host, "held", held, "sent", upserts, "deleted", deletes, "sequence", m.Sequence)
 		}
 	}
 }
@@ -110,9 +147,9 @@ func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiS
 		case *feed.AgentMessage_Report:
 			err = s.hub.Report(ctx, host, body.Report.Applied)
 		case *feed.AgentMessage_Heartbeat:
-			err = s.store.Tx(ctx, func(tx *store.Tx) error { return s.agents.Beat(tx, host) })
-			if err == nil && len(body.Heartbeat.Functions) > 0 {
-				err = s.report(ctx, host, body.Heartbeat.Functions, false)
+			s.beats.add(host)
+			if len(body.Heartbeat.Functions) > 0 {
+				err = s.register(ctx, host, body.Heartbeat.Functions, nil)
 			}
 		}
 		if err != nil {
@@ -121,23 +158,4 @@ func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiS
 			return connect.NewError(connect.CodeUnavailable, errors.New("the report cannot be stored now"))
 		}
 	}
-}
-
-func (s *Server) report(ctx context.Context, host string, functions []*feed.Function, fresh bool) error {
-	return s.store.Tx(ctx, func(tx *store.Tx) error {
-		for _, f := range functions {
-			configurations := json.RawMessage(f.Configurations)
-			if !json.Valid(configurations) {
-				configurations = json.RawMessage("{}")
-			}
-			a := &agent.Agent{Host: host, AgentType: f.AgentType, Binary: f.Binary, Topic: f.Topic, Configurations: configurations}
-			if f.AvailabilityZone != "" {
-				a.AvailabilityZone = &f.AvailabilityZone
-			}
-			if _, err := s.agents.Report(ctx, tx, a, fresh); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

@@ -10,6 +10,10 @@ import (
 // ErrSuperseded: another stream of the same host has taken it over.
 var ErrSuperseded = errors.New("another stream has taken this host over")
 
+// syncMessage is about how many bytes the messages have that bring a host up to
+// date: a thousand hosts may come with nothing at once.
+const syncMessage = 128 << 10
+
 // Stream is a host's view that is followed in this process: what the host's
 // stream carries, message by message. One goroutine at a time.
 type Stream struct {
@@ -17,32 +21,50 @@ type Stream struct {
 	view *view
 }
 
-// Open begins a host's stream, for one that holds have; the first message
-// brings it up to date. Close it.
+// Open begins a host's stream, for one that holds have; the message brings it
+// up to date. Close it.
 func (h *Hub) Open(host string, have []*feed.Held) (*Stream, *feed.ServerMessage) {
-	v, m := h.attach(host, have)
-	return &Stream{h, v}, m
+	s := h.open(host, have)
+	m, err := h.next(s.view, 0)
+	if err != nil { // another stream came for the host in this very moment
+		m = &feed.ServerMessage{}
+	}
+	return s, m
+}
+
+// open begins a host's stream; Next brings it up to date, in several messages if there is much.
+func (h *Hub) open(host string, have []*feed.Held) *Stream {
+	return &Stream{h, h.attach(host, have)}
 }
 
 // Next waits for what the host must be told next; ErrSuperseded, or ctx's error.
 func (s *Stream) Next(ctx context.Context) (*feed.ServerMessage, error) {
 	for {
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-s.view.wake:
+		if s.view.syncing { // only this goroutine ends it
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+		} else {
+			select {
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			case <-s.view.wake:
+			}
 		}
-		if s.hub.superseded(s.view) {
-			return nil, ErrSuperseded
-		}
-		if m := s.hub.next(s.view); m != nil {
-			return m, nil
+		if m, err := s.hub.next(s.view, syncMessage); m != nil || err != nil {
+			return m, err
 		}
 	}
 }
 
 // Due is what the host must be told now; nil: nothing. It does not wait.
-func (s *Stream) Due() *feed.ServerMessage { return s.hub.next(s.view) }
+func (s *Stream) Due() *feed.ServerMessage {
+	m, err := s.hub.next(s.view, 0)
+	if err != nil { // nothing any more
+		return nil
+	}
+	return m
+}
 
 // Close ends the stream.
 func (s *Stream) Close() { s.hub.detach(s.view) }

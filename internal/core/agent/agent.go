@@ -212,7 +212,8 @@ func (s *Service) CheckZones(tx *store.Tx, agentType string, zones []string) err
 	return nil
 }
 
-// Report notes that a host's function lives. fresh says that the agent has just started.
+// Report notes that a host's function lives. fresh says that the agent has just
+// started, or at report's StartedAt if there is one.
 func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh bool) (*Agent, error) {
 	now := s.Now().UTC().Format(TimeFormat)
 	said := *report
@@ -227,7 +228,10 @@ func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh
 	}
 	if len(rows) == 0 {
 		a := *report
-		a.AdminStateUp, a.RegisteredAt, a.StartedAt, a.HeartbeatTimestamp = true, now, now, now
+		a.AdminStateUp, a.RegisteredAt, a.HeartbeatTimestamp = true, now, now
+		if a.StartedAt == "" {
+			a.StartedAt = now
+		}
 		if err := s.Insert(ctx, tx, &a); err != nil {
 			return nil, err
 		}
@@ -238,6 +242,9 @@ func (s *Service) Report(ctx context.Context, tx *store.Tx, report *Agent, fresh
 	a.HeartbeatTimestamp = now
 	if fresh {
 		a.StartedAt = now
+		if report.StartedAt != "" {
+			a.StartedAt = report.StartedAt
+		}
 	}
 	changed := string(a.Configurations) != string(report.Configurations) || a.Binary != report.Binary || a.Topic != report.Topic ||
 		report.AvailabilityZone != nil && (a.AvailabilityZone == nil || *a.AvailabilityZone != *report.AvailabilityZone)
@@ -268,10 +275,31 @@ func (s *Service) reported(ctx context.Context, tx *store.Tx, a *Agent) error {
 	return nil
 }
 
-// Beat notes that functions of a host live, configurations unchanged.
-func (s *Service) Beat(tx *store.Tx, host string) error {
-	_, err := tx.Exec("UPDATE agent SET heartbeat_timestamp = ? WHERE host = ?", s.Now().UTC().Format(TimeFormat), host)
-	return err
+// Beat notes that the functions of hosts live, configurations unchanged.
+func (s *Service) Beat(ctx context.Context, tx *store.Tx, hosts ...string) error {
+	if len(hosts) == 0 {
+		return nil
+	}
+	values := make([]any, len(hosts))
+	for i, host := range hosts {
+		values[i] = host
+	}
+	in, args := store.In("host", values)
+	back, err := s.Table.SelectBare(tx, "WHERE t."+in+" AND t.heartbeat_timestamp < ? ORDER BY t.host, t.id", append(slices.Clone(args), s.since())...)
+	if err != nil {
+		return err
+	}
+	now := s.Now().UTC().Format(TimeFormat)
+	if _, err := tx.Exec("UPDATE agent SET heartbeat_timestamp = ? WHERE "+in, append([]any{now}, args...)...); err != nil {
+		return err
+	}
+	for _, a := range back {
+		a.HeartbeatTimestamp = now
+		if err := s.reported(ctx, tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Find returns an agent; AgentNotFound when there is none.

@@ -156,6 +156,67 @@ type Applied struct {
 	Status string
 }
 
+// Word is what a host says of a port.
+type Word struct {
+	Host string
+	Applied
+}
+
+// Known tells of each word whether Report would change nothing. A host that
+// attaches says everything anew, and most of it is known.
+func (s *Service) Known(tx *store.Tx, words []Word) ([]bool, error) {
+	type row struct {
+		host, owner, status string
+		up, l2, dhcp        bool
+		generation, binding int64
+	}
+	rows := map[string]*row{}
+	var ids []string
+	for _, w := range words {
+		if _, asked := rows[w.ID]; !asked {
+			rows[w.ID] = nil
+			ids = append(ids, w.ID)
+		}
+	}
+	err := store.Child(tx, "SELECT id, host_id, device_owner, status, admin_state_up, l2_ready, dhcp_ready, generation, binding_generation FROM port WHERE %s", "id", ids,
+		func(scan func(...any) error) error {
+			var id string
+			r := &row{}
+			err := scan(&id, &r.host, &r.owner, &r.status, &r.up, &r.l2, &r.dhcp, &r.generation, &r.binding)
+			rows[id] = r
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	known := make([]bool, len(words))
+	for i, w := range words {
+		r := rows[w.ID]
+		if r == nil || r.owner != OwnerDHCP && r.host != w.Host || w.Generation < r.binding || w.Generation > r.generation {
+			known[i] = true // late, or about nothing
+			continue
+		}
+		l2 := r.l2
+		if w.AgentType == agent.DHCP {
+			if w.Status != StatusActive || !r.dhcp {
+				known[i] = w.Status != StatusActive
+				continue
+			}
+		} else if l2 = w.Status == StatusActive; l2 != r.l2 {
+			continue
+		}
+		switch {
+		case !r.up:
+			known[i] = r.status == StatusDown
+		case l2:
+			known[i] = r.status == StatusActive
+		default:
+			known[i] = w.Status != StatusDown && w.Status != StatusError || r.status == w.Status
+		}
+	}
+	return known, nil
+}
+
 // Report notes what a host did with a port. A report about an older binding,
 // another host's port or a deleted one is ignored.
 func (s *Service) Report(ctx context.Context, tx *store.Tx, host string, a Applied) error {

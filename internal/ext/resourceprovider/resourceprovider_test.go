@@ -80,7 +80,7 @@ func TestSynced(t *testing.T) {
 	until(t, "failure", nil, shows(id, "false"))
 	p.Away(false)
 	beat := func() {
-		if err := k.Store.Tx(admin.Context(), func(tx *store.Tx) error { return k.Agents.Beat(tx, "h1") }); err != nil {
+		if err := k.Store.Tx(admin.Context(), func(tx *store.Tx) error { return k.Agents.Beat(admin.Context(), tx, "h1") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestSynced(t *testing.T) {
 	until(t, "no compute node", nil, shows(late, "false"))
 	p.Add("h3")
 	until(t, "heartbeat", func() {
-		if err := k.Store.Tx(admin.Context(), func(tx *store.Tx) error { return k.Agents.Beat(tx, "h3") }); err != nil {
+		if err := k.Store.Tx(admin.Context(), func(tx *store.Tx) error { return k.Agents.Beat(admin.Context(), tx, "h3") }); err != nil {
 			t.Fatal(err)
 		}
 	}, shows(late, "true"))

@@ -267,6 +267,14 @@ func (p *projection) Render(c *feed.Copy, host string, key feed.Key) *message.Ob
 	return nil
 }
 
+// Version implements feed.Versioned.
+func (p *projection) Version(_ *feed.Copy, host string, key feed.Key) uint64 {
+	if key.Kind != message.Kind_KIND_ADDRESS_SET || !p.needsSet(host, key.ID) {
+		return 0
+	}
+	return p.version(key.ID)
+}
+
 func (p *projection) version(g string) uint64 {
 	if v := p.sums[g]; v != 0 {
 		return v

@@ -1,0 +1,174 @@
+package feed
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"isospin/api/feed"
+	"isospin/internal/core/agent"
+	"isospin/internal/identity"
+	"isospin/internal/store"
+)
+
+// hello is what a host says of its functions. fresh is its Hello, nil when
+// only their configuration has changed since.
+type hello struct {
+	host      string
+	functions []*feed.Function
+	fresh     *feed.Hello
+}
+
+// Hosts that are registered in one transaction.
+const hellosAtOnce = 25
+
+// registered tells whether the agents of a host are known, with what it says of
+// them and of its start: then it is enough to note that they live.
+func (h *Hub) registered(m *feed.Hello) bool {
+	if m.Started == 0 {
+		return false
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.agents == nil {
+		return false
+	}
+	have := h.agents(h.copy, m.Host)
+	for _, f := range m.Functions {
+		said := agentOf(m.Host, f)
+		if !slices.ContainsFunc(have, func(a *agent.Agent) bool {
+			return a.AgentType == said.AgentType && a.Binary == said.Binary && a.Topic == said.Topic && a.StartedAt == startedAt(m) &&
+				(said.AvailabilityZone == nil || a.AvailabilityZone != nil && *a.AvailabilityZone == *said.AvailabilityZone) && equalJSON(a.Configurations, said.Configurations)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func equalJSON(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	x, err := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+// startedAt is when the host's agent says that it was started, as agents show
+// it; empty: it does not say.
+func startedAt(m *feed.Hello) string {
+	if m == nil || m.Started <= 0 {
+		return ""
+	}
+	return time.Unix(m.Started, 0).UTC().Format(agent.TimeFormat)
+}
+
+func agentOf(host string, f *feed.Function) *agent.Agent {
+	configurations := json.RawMessage(f.Configurations)
+	if !json.Valid(configurations) {
+		configurations = json.RawMessage("{}")
+	}
+	a := &agent.Agent{Host: host, AgentType: f.AgentType, Binary: f.Binary, Topic: f.Topic, Configurations: configurations}
+	if f.AvailabilityZone != "" {
+		a.AvailabilityZone = &f.AvailabilityZone
+	}
+	return a
+}
+
+// register stores what a host says of its functions.
+func (s *Server) register(ctx context.Context, host string, functions []*feed.Function, fresh *feed.Hello) error {
+	return s.hellos.ask(ctx, &hello{host, functions, fresh})
+}
+
+func (s *Server) registerAll(ctx context.Context, list []*hello) []error {
+	return alone(list, func(list []*hello) error {
+		return s.store.Tx(ctx, func(tx *store.Tx) error {
+			for _, h := range list {
+				for _, f := range h.functions {
+					a := agentOf(h.host, f)
+					a.StartedAt = startedAt(h.fresh)
+					if _, err := s.agents.Report(ctx, tx, a, h.fresh != nil); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// beats are hosts that were heard of and whose heartbeats are not yet stored.
+type beats struct {
+	mu    sync.Mutex
+	hosts map[string]struct{}
+	some  chan struct{} // cap 1
+}
+
+func newBeats() *beats { return &beats{hosts: map[string]struct{}{}, some: make(chan struct{}, 1)} }
+
+func (b *beats) add(hosts ...string) {
+	b.mu.Lock()
+	for _, host := range hosts {
+		b.hosts[host] = struct{}{}
+	}
+	b.mu.Unlock()
+	select {
+	case b.some <- struct{}{}:
+	default:
+	}
+}
+
+// take returns up to n hosts in order, and whether there are more.
+func (b *beats) take(n int) (hosts []string, more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for host := range b.hosts {
+		if len(hosts) == n {
+			more = true
+			break
+		}
+		hosts = append(hosts, host)
+		delete(b.hosts, host)
+	}
+	slices.Sort(hosts)
+	return hosts, more
+}
+
+// Heartbeats are stored together, a moment after the first of them: an agent is
+// alive for agent_down_time after its last, so a second more or less is nothing.
+const (
+	beatDelay   = time.Second
+	beatsAtOnce = 250
+)
+
+// keepBeats stores heartbeats until ctx ends.
+func (s *Server) keepBeats(ctx context.Context) {
+	ctx = identity.System(ctx)
+	for {
+		select {
+		case <-s.beats.some:
+		case <-ctx.Done():
+			return
+		}
+		// The first after a silence is stored at once: at the start of a server, say.
+		for more := true; more && ctx.Err() == nil; {
+			var hosts []string
+			hosts, more = s.beats.take(beatsAtOnce)
+			err := s.store.Tx(ctx, func(tx *store.Tx) error { return s.agents.Beat(ctx, tx, hosts...) })
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("heartbeats cannot be stored", "hosts", len(hosts), "error", err)
+				s.beats.add(hosts...)
+				more = false
+			}
+		}
+		select {
+		case <-time.After(beatDelay):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
