@@ -1,0 +1,110 @@
+// Command chaos runs several API servers on one database with simulated hosts
+// and clients, and meanwhile kills, pauses and cuts off what it can: servers,
+// the database, connections. Then it compares what was acknowledged to clients
+// with the database, what hosts hold with a fresh computation, and what
+// consumers of changes got with the changes. Faults are drawn from a seed.
+//
+//	go run ./test/chaos -database postgresql -seed 7
+//
+// It must not know how servers do what they do: it talks to them as clients,
+// hosts and other services do, and reads the database's events and leases.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"isospin/internal/config"
+	"isospin/internal/server"
+)
+
+// roleVariable of the environment makes the program be a server with that configuration file.
+const roleVariable = "ISOSPIN_CHAOS_SERVER"
+
+func main() {
+	if file := os.Getenv(roleVariable); file != "" {
+		if err := serve(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	o := Options{Out: os.Stdout}
+	runs := flag.Int("runs", 1, "how often, each time with the next seed")
+	databases := flag.String("database", "postgresql,mariadb", "kinds of databases")
+	flag.Uint64Var(&o.Seed, "seed", 0, "of the faults; 0: a random one")
+	flag.DurationVar(&o.Load, "load", time.Minute, "how long there is load, and faults")
+	flag.DurationVar(&o.Settle, "settle", 90*time.Second, "how long everything may take to be well again")
+	flag.IntVar(&o.Replicas, "replicas", 3, "API servers")
+	flag.IntVar(&o.Hosts, "hosts", 50, "simulated hosts")
+	flag.IntVar(&o.Clients, "clients", 8, "clients that write")
+	flag.StringVar(&o.Executable, "executable", "", "isospin binary of the servers; default: this program's own code")
+	flag.StringVar(&o.Keep, "keep", "", "directory for logs of runs with findings")
+	only := flag.String("faults", "", "only faults whose names contain this")
+	flag.Parse()
+	o.Only = *only
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64N(1e9)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var results []*Result
+	bad := false
+	for i := range *runs {
+		for kind := range strings.SplitSeq(*databases, ",") {
+			run := o
+			run.Seed, run.Database = o.Seed+uint64(i), kind
+			r, err := Run(ctx, run)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "%s, seed %d: %v\n", kind, run.Seed, err)
+				os.Exit(1)
+			}
+			results = append(results, r)
+			bad = bad || len(r.Findings) > 0
+		}
+	}
+	table(os.Stdout, results)
+	if bad {
+		os.Exit(1)
+	}
+}
+
+// table prints one line a run.
+func table(out io.Writer, results []*Result) {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "\ndatabase\tseed\tfaults\twrites acknowledged\tof unknown fate\t503\tchanges\tnotifications\trepeated\tlease moved, slowest\twell again after\tfindings")
+	for _, r := range results {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%v\t%v\t%d\n", r.Database, r.Seed, r.Faults, r.Acknowledged, r.Unknown, r.Unavailable, r.Changes, r.Notifications, r.Repeated,
+			r.Moved.Round(100*time.Millisecond), r.Settled.Round(100*time.Millisecond), len(r.Findings))
+	}
+	w.Flush()
+}
+
+// serve is an API server until SIGTERM, or until the program that started it ends.
+func serve(file string) error {
+	c, err := config.Load(config.LoadOptions{Files: []string{file}})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // its end is what counts
+		os.Exit(1)
+	}()
+	s, err := server.New(ctx, server.Options{Config: c, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"database/sql"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+)
+
+func openSQL(driver, source string) (*sql.DB, error) { return sql.Open(driver, source) }
+
+// process is a child with all that it starts; it ends with this program.
+type process struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	ended chan struct{}
+	once  sync.Once
+}
+
+func startProcess(args []string, dir string, environ []string, log *os.File, credential *syscall.Credential) (*process, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
+	cmd.Env = append(os.Environ(), environ...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: credential}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, stdin: stdin, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended is in its log
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// signal goes to the process alone.
+func (p *process) signal(s syscall.Signal) {
+	select {
+	case <-p.ended:
+	default:
+		_ = p.cmd.Process.Signal(s) // it may just have ended
+	}
+}
+
+// group signals the process and all that it has started.
+func (p *process) group(s syscall.Signal) {
+	select {
+	case <-p.ended:
+	default:
+		_ = syscall.Kill(-p.cmd.Process.Pid, s) // it may just have ended
+	}
+}
+
+func (p *process) kill() {
+	p.group(syscall.SIGKILL)
+	<-p.ended
+}
+
+// replica is one API server, reached only through proxies.
+type replica struct {
+	name, dir string
+	command   []string
+	environ   []string
+	process   *process
+	// api and feed are in front of the server, database is behind it.
+	api, feed, database *proxy
+}
+
+func (r *replica) start() error {
+	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	r.process, err = startProcess(r.command, r.dir, r.environ, log, nil)
+	return err
+}
+
+// stop ends the server as its operator would; it says what is wrong with how that went.
+func (r *replica) stop(limit time.Duration) error {
+	r.process.signal(syscall.SIGTERM)
+	select {
+	case <-r.process.ended:
+		return nil
+	case <-time.After(limit):
+		r.process.kill()
+		return fmt.Errorf("%s did not end within %v of SIGTERM", r.name, limit)
+	}
+}
