@@ -63,6 +63,16 @@ var (
 		"Copy the DSCP of inner packets to outer packets.")
 )
 
+// Packet logs of a host.
+var (
+	NetworkLogRate = Int("network_log", "rate_limit", 100,
+		"Packets in a second that all packet logs of a host may record.", Min(100))
+	NetworkLogBurst = Int("network_log", "burst_limit", 25,
+		"Packets that they may record at once.", Min(25))
+	NetworkLogFile = String("network_log", "local_output_log_base", "",
+		"File that gets the records of packet logs.", Unset("the agent's log"))
+)
+
 var inventoryDefaults = map[string]string{"allocation_ratio": "1.0", "min_unit": "1", "step_size": "1", "reserved": "0"}
 
 // DHCP on a host.

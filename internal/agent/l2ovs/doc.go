@@ -19,14 +19,15 @@
 //	110  anti-spoofing of filtered ports; 111: IPv6 source
 //	115  learning of addresses that the server does not know
 //	120  services on this host: DHCP, metadata address, local IPs; 122: local IPs, translated
-//	130  egress: conntrack; 131: state; 132: rules
+//	130  egress: conntrack; 131: state; 132: rules; 133, 134: accepted, dropped, where packet logs look
 //	140  lookup of the destination; 141: learned ones; 142: unknown ones
 //	150  flooding; 151: what depends on the origin
-//	160  ingress: always allowed, conntrack; 161: state; 162: rules
+//	160  ingress: always allowed, conntrack; 161: state; 162: rules; 163, 164: accepted, dropped
 //	170  delivery, with commit to conntrack; 171: to the ports of one policy
 //	175  output; 176, 177: limits of what the port receives
 //
-// Nothing passes that no flow lets pass. NORMAL is not used: a frame for a
+// Nothing passes that no flow lets pass; what 134 and 164 do not send to a
+// packet log ends there. NORMAL is not used: a frame for a
 // filtered port cannot go round the ingress tables.
 //
 // # Pipeline of br-tun

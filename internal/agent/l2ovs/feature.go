@@ -49,6 +49,9 @@ type Options struct {
 	DatapathType      string            // optional: "system" or "netdev", of bridges that we make
 	Unfiltered        bool              // optional: no port is filtered, neither by security groups nor against spoofing
 	Ethertypes        []uint16          // optional: what filtered ports may send and receive besides IP and ARP, with their own MAC
+	LogRate           int               // optional: packets in a second that all packet logs of this host may record, 100
+	LogBurst          int               // optional: and at once, 25
+	LogFile           string            // optional: what gets the records of packet logs, else Logger
 	AvailabilityZone  string            // optional
 	Logger            *slog.Logger      // optional
 	// Configurations are added to those that the agents API shows.
@@ -82,6 +85,10 @@ type Feature struct {
 	devices  int
 	// trunks is what became of each at the last Apply; reportedTrunks what was told of them.
 	trunks, reportedTrunks map[string]portStatus
+	// records is what packets of packet logs are recorded as, which recording says are read; unlogged is why there are none.
+	records   atomic.Pointer[map[uint64]logged]
+	recording bool
+	unlogged  string
 	// restarted is set when a bridge has lost its flows.
 	restarted atomic.Bool
 
@@ -113,6 +120,15 @@ func New(o Options) (*Feature, error) {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 15 * time.Second
+	}
+	if o.LogRate == 0 {
+		o.LogRate = 100
+	}
+	if o.LogBurst == 0 {
+		o.LogBurst = 25
+	}
+	if o.LogRate < 0 || o.LogBurst < 0 {
+		return nil, fmt.Errorf("l2ovs: packet logs of %d packets in a second and %d at once", o.LogRate, o.LogBurst)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -176,7 +192,7 @@ func (f *Feature) Function() *feed.Function {
 		"bridge_mappings": mappings, "integration_bridge": f.o.IntegrationBridge,
 		"tunnel_types": kinds, "tunneling_ip": f.o.LocalIP,
 		"l2_population": true, "arp_responder_enabled": true, "enable_distributed_routing": false, "in_distributed_mode": false,
-		"extensions": []string{"qos"}, "datapath_type": datapath,
+		"extensions": []string{"qos", "log"}, "datapath_type": datapath,
 		"ovs_capabilities":     map[string]any{"datapath_types": datapaths, "iface_types": interfaces},
 		"vhostuser_socket_dir": f.o.RunDir, "ovs_hybrid_plug": false, "devices": f.devices, "log_agent_heartbeats": false,
 		"baremetal_smartnic": false, "resource_provider_bandwidths": empty, "resource_provider_inventory_defaults": empty,
@@ -197,7 +213,11 @@ func (f *Feature) Function() *feed.Function {
 // Start connects to Open vSwitch; when it is not there yet, Apply tries again.
 func (f *Feature) Start(ctx context.Context, wake func()) error {
 	f.ctx, f.wake = ctx, wake
-	f.planner = newPlanner(planOptions{unfiltered: f.o.Unfiltered, ethertypes: f.o.Ethertypes})
+	f.planner = newPlanner(planOptions{
+		unfiltered: f.o.Unfiltered, ethertypes: f.o.Ethertypes,
+		logMeter: openflow.Meter{Packets: true, Rate: uint32(f.o.LogRate), Burst: uint32(f.o.LogBurst)},
+	})
+	f.recording = false
 	f.bridges = map[string]*openflow.Bridge{}
 	f.physical = map[string]*openflow.Set{}
 	f.vlans = nil
@@ -265,6 +285,7 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 			b.Forget()
 		}
 		clear(f.planner.unapplied) // another try
+		f.planner.unlogged = ""
 	}
 	facts, err := f.prepare(ctx)
 	if err != nil {
@@ -318,6 +339,7 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		if without {
 			f.planner.plan(want, facts, runtime.Changes{})
 		}
+		f.recordPackets(integration)
 		change, err := integration.Apply(ctx, f.planner.integration)
 		if err != nil {
 			return nil, err

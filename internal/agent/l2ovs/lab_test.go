@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -136,10 +138,23 @@ func (h *host) flowText(bridge, match string) string {
 	return out
 }
 
+// untouched checks that no flow of a bridge has been written since then.
+func (h *host) untouched(bridge string, then time.Time) {
+	h.t.Helper()
+	dump := h.flowText(bridge, "")
+	since := time.Since(then).Seconds()
+	for _, m := range regexp.MustCompile(`duration=([0-9.]+)s`).FindAllStringSubmatch(dump, -1) {
+		if age, err := strconv.ParseFloat(m[1], 64); err != nil || age < since {
+			h.t.Errorf("a flow of %s is %vs old, younger than the restart %vs ago", bridge, age, since)
+		}
+	}
+}
+
 func clone(s *runtime.State) *runtime.State {
 	return &runtime.State{
 		Ports: maps.Clone(s.Ports), Networks: maps.Clone(s.Networks), Forwarding: maps.Clone(s.Forwarding),
 		SecurityGroups: maps.Clone(s.SecurityGroups), AddressSets: maps.Clone(s.AddressSets), QoSPolicies: maps.Clone(s.QoSPolicies),
+		Logs: maps.Clone(s.Logs),
 	}
 }
 
@@ -149,6 +164,7 @@ type cloud struct {
 	groups   map[string]*feed.SecurityGroup
 	sets     map[string][]string
 	policies map[string]*feed.QoSPolicy
+	logs     map[string]*feed.Log
 	ports    []placed
 }
 
@@ -181,7 +197,7 @@ func macOf(n int) string { return fmt.Sprintf("fa:16:3e:00:00:%02x", n) }
 
 // state is what one host must hear.
 func (c *cloud) state(h *host) *runtime.State {
-	s := &runtime.State{Ports: map[string]*feed.Port{}, Networks: maps.Clone(c.networks), SecurityGroups: c.groups, QoSPolicies: maps.Clone(c.policies),
+	s := &runtime.State{Ports: map[string]*feed.Port{}, Networks: maps.Clone(c.networks), SecurityGroups: c.groups, QoSPolicies: maps.Clone(c.policies), Logs: maps.Clone(c.logs),
 		Forwarding: map[string]*runtime.ForwardingTable{}, AddressSets: map[string]*runtime.AddressSet{}}
 	for id, members := range c.sets {
 		set := &runtime.AddressSet{ID: id, Addresses: map[string]struct{}{}}

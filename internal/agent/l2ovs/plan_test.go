@@ -111,6 +111,11 @@ func example() (*runtime.State, *facts) {
 			"silver": {Id: "silver", BandwidthLimits: []*feed.BandwidthLimit{{Direction: "egress", MaxKbps: 0}, {Direction: "ingress", MaxKbps: 3, MaxBurstKbps: 0}}},
 		},
 		AddressSets: map[string]*runtime.AddressSet{"web": {ID: "web", Addresses: map[string]struct{}{"10.0.0.1": {}, "10.1.0.0/24": {}, "fd00::1": {}, "not an address": {}}}},
+		Logs: map[string]*feed.Log{
+			"all":      packetLog("all", "admin", "ALL", "vm", "router", "elsewhere"),
+			"dropped":  packetLog("dropped", "tenant", "DROP", "vm", "vm2"),
+			"accepted": packetLog("accepted", "tenant", "ACCEPT", "open"),
+		},
 		Forwarding: map[string]*runtime.ForwardingTable{"tenant": {NetworkID: "tenant", Entries: map[string]*feed.ForwardingEntry{
 			"far":      {PortId: "far", MacAddress: "fa:16:3e:00:00:11", IpAddresses: []string{"10.0.0.11", "fd00::11"}, TunnelIp: "172.31.0.2"},
 			"farther":  {PortId: "farther", MacAddress: "fa:16:3e:00:00:12", IpAddresses: []string{"10.0.0.12"}, TunnelIp: "172.31.0.3"},
@@ -129,7 +134,7 @@ func example() (*runtime.State, *facts) {
 }
 
 func planned(want *runtime.State, f *facts) *planner {
-	p := newPlanner(planOptions{})
+	p := newPlanner(planOptions{logMeter: openflow.Meter{Packets: true, Rate: 100, Burst: 25}})
 	p.plan(want, f, runtime.Changes{All: true})
 	return p
 }
@@ -182,6 +187,9 @@ func TestPlanDoesNotDependOnHistory(t *testing.T) {
 		if got, want := fmt.Sprint(p.meters), fmt.Sprint(fresh.meters); got != want {
 			t.Fatalf("step %d: meters %s, want %s", step, got, want)
 		}
+		if got, want := fmt.Sprint(p.logged), fmt.Sprint(fresh.logged); got != want {
+			t.Fatalf("step %d: packets are recorded as %s, want %s", step, got, want)
+		}
 		if got, want := fmt.Sprint(p.ports), fmt.Sprint(fresh.ports); got != want {
 			t.Fatalf("step %d: ports %s, want %s", step, got, want)
 		}
@@ -208,7 +216,7 @@ func difference(got, want string) string {
 // mutate changes one thing, and says so as the runtime does.
 func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Changes) {
 	pick := func(keys ...string) string { return keys[random.IntN(len(keys))] }
-	switch random.IntN(11) {
+	switch random.IntN(12) {
 	case 0: // a port goes or comes
 		id := pick("vm", "vm2", "router", "open")
 		if s.Ports[id] != nil {
@@ -325,6 +333,13 @@ func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Chan
 		n := proto.CloneOf(s.Networks["tenant"])
 		n.QosPolicyId = pick("", "gold", "silver")
 		s.Networks["tenant"] = n
+	case 11: // a packet log goes, comes or changes
+		id := pick("all", "dropped", "accepted")
+		if random.IntN(3) == 0 {
+			delete(s.Logs, id)
+		} else {
+			s.Logs[id] = packetLog(id, pick("admin", "tenant"), pick("ALL", "ACCEPT", "DROP"), "vm", pick("vm2", "open", "router"))
+		}
 	}
 }
 

@@ -55,12 +55,19 @@ type planner struct {
 	meters map[uint32]openflow.Meter
 	// unapplied are the QoS policies that the switch refused, by port.
 	unapplied map[string]unapplied
+
+	// logs are the units of packet logs, and logged is what their packets are recorded as, by the cookie of the flow.
+	logs   map[string]struct{}
+	logged map[uint64]logged
+	// unlogged is why the switch takes no packet logs; empty: it does.
+	unlogged string
 }
 
 // planOptions is what the operator has chosen.
 type planOptions struct {
 	unfiltered bool
 	ethertypes []uint16
+	logMeter   openflow.Meter // of the packets of all packet logs
 }
 
 type baseFacts struct {
@@ -122,6 +129,7 @@ func (p *planner) plan(want *runtime.State, f *facts, changes runtime.Changes) {
 	p.planPolicies(want, f)
 	p.planSets(want, changes)
 	p.planPorts(want, f)
+	p.planLogs(want)
 	p.planNetworks(want)
 	p.planLocalIPs()
 	p.planTunnels(want, f, changes)
@@ -438,6 +446,8 @@ func (p *planner) refuse(want *runtime.State, r openflow.Refusal) bool {
 			p.broken[id] = brokenPort{port: port, err: text}
 		}
 		return true
+	case "log":
+		return p.withoutLogs(text)
 	case "policy": // the rule allows nothing; the others stand
 		if pol := p.policies[id]; pol != nil && pol.flaws == nil {
 			pol.flaws = errors.New(text)

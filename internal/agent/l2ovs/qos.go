@@ -12,8 +12,8 @@ import (
 // Meters of br-int: four ids for each port, found by its number, so that they
 // are the same after a restart.
 const (
-	meterBase           = 0x15000000
-	meterEgress         = 0 // kilobits that the port sends
+	meterBase           = 0x15000000 // those of port 0, which there is not, are for other ends: see log.go
+	meterEgress         = 0          // kilobits that the port sends
 	meterEgressPackets  = 1
 	meterIngress        = 2 // kilobits that the port receives
 	meterIngressPackets = 3
@@ -212,6 +212,9 @@ func (p *planner) withoutQoS(lp *plannedPort, err string) bool {
 // refuseMeter takes to heart that the switch refused a meter of br-int, and
 // tells whether the flows wanted have changed by that.
 func (p *planner) refuseMeter(id uint32, err error) bool {
+	if id == logMeter {
+		return p.withoutLogs(fmt.Sprintf("meter refused: %v", err))
+	}
 	for _, lp := range p.local {
 		if kind := int(id - meterID(lp.ofport, 0)); id >= meterID(lp.ofport, 0) && kind < 4 {
 			return p.withoutQoS(lp, fmt.Sprintf("meter refused: %v", err))

@@ -51,6 +51,9 @@ func optionsOf(c *config.Config, host string) (Options, error) {
 			DSCP:         config.AgentDSCP.Of(c),
 			InheritDSCP:  config.AgentDSCPInherit.Of(c),
 		},
+		LogRate:        config.NetworkLogRate.Of(c),
+		LogBurst:       config.NetworkLogBurst.Of(c),
+		LogFile:        config.NetworkLogFile.Of(c),
 		Configurations: map[string]any{"vhostuser_socket_dir": config.OVSVhostuserSocketDir.Of(c)},
 	}
 	for _, mapping := range config.OVSBridgeMappings.Of(c) {

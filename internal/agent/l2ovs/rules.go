@@ -96,9 +96,9 @@ func renderPolicy(p *policy, conjunctionOf func(setID string) uint32) flows {
 				errs = append(errs, fmt.Errorf("rule %s: %w", r.Id, err))
 				continue
 			}
-			table, next, register := uint8(tableEgressRules), tableLookup, "reg7"
+			table, next, register := uint8(tableEgressRules), tableEgressAccepted, "reg7"
 			if ingress {
-				table, next, register = tableIngressRules, tableDeliver, "reg8"
+				table, next, register = tableIngressRules, tableIngressAccepted, "reg8"
 			}
 			for _, m := range matches {
 				match := fmt.Sprintf("%s=%#x,%s", register, p.number, m)
@@ -137,9 +137,9 @@ func conjunctions(ids []uint32, dimension int) string {
 // conjunctionFlows is what becomes of packets that satisfy both dimensions.
 func conjunctionFlows(id uint32, ingress bool) flows {
 	var f flows
-	table, next := uint8(tableEgressRules), tableLookup
+	table, next := uint8(tableEgressRules), tableEgressAccepted
 	if ingress {
-		table, next = tableIngressRules, tableDeliver
+		table, next = tableIngressRules, tableIngressAccepted
 	}
 	for _, family := range []string{"ip", "ipv6"} {
 		f.add(table, priorityConjunction, fmt.Sprintf("conj_id=%d,%s", id, family), resubmit(next))

@@ -9,31 +9,35 @@ import (
 
 // Tables of br-int.
 const (
-	tableClassify       = 0
-	tableEgressPackets  = 100
-	tableFromUplink     = 105
-	tableSpoof          = 110
-	tableSpoofIPv6      = 111
-	tableLearn          = 115
-	tableServices       = 120
-	tableSolicitations  = 121 // of br-int and br-tun: neighbour solicitations made advertisements
-	tableLocalIP        = 122
-	tableEgressTrack    = 130
-	tableEgressState    = 131
-	tableEgressRules    = 132
-	tableLookup         = 140
-	tableLearned        = 141
-	tableUnknown        = 142
-	tableFlood          = 150
-	tableFloodOrigin    = 151
-	tableIngressBase    = 160
-	tableIngressState   = 161
-	tableIngressRules   = 162
-	tableDeliver        = 170
-	tableFloodOut       = 171
-	tableOutput         = 175
-	tableIngressLimit   = 176
-	tableIngressPackets = 177
+	tableClassify        = 0
+	tableEgressPackets   = 100
+	tableFromUplink      = 105
+	tableSpoof           = 110
+	tableSpoofIPv6       = 111
+	tableLearn           = 115
+	tableServices        = 120
+	tableSolicitations   = 121 // of br-int and br-tun: neighbour solicitations made advertisements
+	tableLocalIP         = 122
+	tableEgressTrack     = 130
+	tableEgressState     = 131
+	tableEgressRules     = 132
+	tableEgressAccepted  = 133
+	tableEgressDropped   = 134
+	tableLookup          = 140
+	tableLearned         = 141
+	tableUnknown         = 142
+	tableFlood           = 150
+	tableFloodOrigin     = 151
+	tableIngressBase     = 160
+	tableIngressState    = 161
+	tableIngressRules    = 162
+	tableIngressAccepted = 163
+	tableIngressDropped  = 164
+	tableDeliver         = 170
+	tableFloodOut        = 171
+	tableOutput          = 175
+	tableIngressLimit    = 176
+	tableIngressPackets  = 177
 )
 
 // Tables of br-tun.
@@ -109,12 +113,15 @@ func baseFlows(answersND bool, ethertypes []uint16) flows {
 	f.add(tableFromUplink, 1, "", resubmit(tableLookup))
 
 	// Filtered ports: nobody plays DHCP server or router.
-	f.add(tableSpoof, 100, "udp,tp_src=67,tp_dst=68", "drop")
-	f.add(tableSpoof, 100, "udp6,tp_src=547,tp_dst=546", "drop")
-	f.add(tableSpoof, 100, "icmp6,icmp_type=134", "drop")
+	dropped := resubmit(tableEgressDropped)
+	f.add(tableSpoof, 100, "udp,tp_src=67,tp_dst=68", dropped)
+	f.add(tableSpoof, 100, "udp6,tp_src=547,tp_dst=546", dropped)
+	f.add(tableSpoof, 100, "icmp6,icmp_type=134", dropped)
 	// Solicitations and advertisements pass only as some port's flow of priority 90 says.
-	f.add(tableSpoof, 85, "icmp6,icmp_type=135", "drop")
-	f.add(tableSpoof, 85, "icmp6,icmp_type=136", "drop")
+	f.add(tableSpoof, 85, "icmp6,icmp_type=135", dropped)
+	f.add(tableSpoof, 85, "icmp6,icmp_type=136", dropped)
+	f.add(tableSpoof, 1, "", dropped)
+	f.add(tableSpoofIPv6, 1, "", dropped)
 
 	f.add(tableLearn, 1, "", resubmit(tableServices))
 
@@ -141,21 +148,24 @@ func baseFlows(answersND bool, ethertypes []uint16) flows {
 	}
 	f.add(tableIngressBase, 10, "ct_state=+trk", resubmit(tableIngressState))
 
-	for _, t := range []struct{ state, rules, next uint8 }{
-		{tableEgressState, tableEgressRules, tableLookup},
-		{tableIngressState, tableIngressRules, tableDeliver},
+	for _, t := range []struct{ state, rules, accepted, dropped, next uint8 }{
+		{tableEgressState, tableEgressRules, tableEgressAccepted, tableEgressDropped, tableLookup},
+		{tableIngressState, tableIngressRules, tableIngressAccepted, tableIngressDropped, tableDeliver},
 	} {
-		f.add(t.state, 100, "ct_state=+trk+inv", "drop")
+		dropped := resubmit(int(t.dropped))
+		f.add(t.state, 100, "ct_state=+trk+inv", dropped)
 		// What answers an allowed connection passes. What continues one is put to the rules again each time, so that it
 		// ends with its rule: it is then marked, which stops the answers too.
 		f.add(t.state, 90, "ct_state=+trk+est+rpl,ct_mark=0", resubmit(int(t.next)))
 		f.add(t.state, 90, "ct_state=+trk+rel-new,ct_mark=0", resubmit(int(t.next)))
-		f.add(t.state, 80, "ct_state=+trk+rpl", "drop")
-		f.add(t.state, 80, "ct_state=+trk+rel-new", "drop")
+		f.add(t.state, 80, "ct_state=+trk+rpl", dropped)
+		f.add(t.state, 80, "ct_state=+trk+rel-new", dropped)
 		f.add(t.state, 1, "", resubmit(int(t.rules)))
 		for _, family := range []string{"ip", "ipv6"} {
-			f.add(t.rules, 1, "ct_state=+trk+est-rpl,ct_mark=0,"+family, "ct(commit,zone=NXM_NX_REG6[0..15],exec(set_field:0x1->ct_mark))")
+			f.add(t.rules, 1, "ct_state=+trk+est-rpl,ct_mark=0,"+family, "ct(commit,zone=NXM_NX_REG6[0..15],exec(set_field:0x1->ct_mark)),"+dropped)
 		}
+		f.add(t.rules, 0, "", dropped)
+		f.add(t.accepted, 1, "", resubmit(int(t.next)))
 	}
 
 	f.add(tableLookup, 50, multicast, resubmit(tableFlood))
