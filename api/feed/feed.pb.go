@@ -2398,8 +2398,10 @@ type Router struct {
 	EnableDefaultRouteEcmp bool `protobuf:"varint,16,opt,name=enable_default_route_ecmp,json=enableDefaultRouteEcmp,proto3" json:"enable_default_route_ecmp,omitempty"`
 	Distributed            bool `protobuf:"varint,17,opt,name=distributed,proto3" json:"distributed,omitempty"`
 	Ha                     bool `protobuf:"varint,18,opt,name=ha,proto3" json:"ha,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// The next hops of default routes are asked by BFD whether they are there.
+	EnableDefaultRouteBfd bool `protobuf:"varint,19,opt,name=enable_default_route_bfd,json=enableDefaultRouteBfd,proto3" json:"enable_default_route_bfd,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Router) Reset() {
@@ -2554,6 +2556,13 @@ func (x *Router) GetDistributed() bool {
 func (x *Router) GetHa() bool {
 	if x != nil {
 		return x.Ha
+	}
+	return false
+}
+
+func (x *Router) GetEnableDefaultRouteBfd() bool {
+	if x != nil {
+		return x.EnableDefaultRouteBfd
 	}
 	return false
 }
@@ -3872,7 +3881,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x12\n" +
 	"\x04adds\x18\x03 \x03(\tR\x04adds\x12\x18\n" +
-	"\adeletes\x18\x04 \x03(\tR\adeletes\"\xff\x06\n" +
+	"\adeletes\x18\x04 \x03(\tR\adeletes\"\xb8\a\n" +
 	"\x06Router\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -3896,7 +3905,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x10further_gateways\x18\x0f \x03(\v2\x1e.isospin.feed.v1.RouterGatewayR\x0ffurtherGateways\x129\n" +
 	"\x19enable_default_route_ecmp\x18\x10 \x01(\bR\x16enableDefaultRouteEcmp\x12 \n" +
 	"\vdistributed\x18\x11 \x01(\bR\vdistributed\x12\x0e\n" +
-	"\x02ha\x18\x12 \x01(\bR\x02ha\"\xf2\x02\n" +
+	"\x02ha\x18\x12 \x01(\bR\x02ha\x127\n" +
+	"\x18enable_default_route_bfd\x18\x13 \x01(\bR\x15enableDefaultRouteBfd\"\xf2\x02\n" +
 	"\x0ePortForwarding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13floating_ip_address\x18\x02 \x01(\tR\x11floatingIpAddress\x12\x1a\n" +

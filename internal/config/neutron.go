@@ -21,7 +21,6 @@ func init() {
 		{"DEFAULT", "allow_automatic_dhcp_failover", dhcp},
 		{"DEFAULT", "dhcp_agents_per_network", dhcp},
 		{"DEFAULT", "dvr_base_mac", absent},
-		{"DEFAULT", "enable_default_route_bfd", absent},
 		{"DEFAULT", "enable_isolated_metadata", metadata},
 		{"DEFAULT", "enable_new_agents", absent},
 		{"DEFAULT", "enable_traditional_dhcp", dhcp},

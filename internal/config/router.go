@@ -18,4 +18,6 @@ var (
 		"Physical network of HA networks.")
 	EnableDefaultRouteECMP = Bool("DEFAULT", "enable_default_route_ecmp", false,
 		"What enable_default_route_ecmp of a router is when the request does not say: the default routes of its gateways share the traffic.")
+	EnableDefaultRouteBFD = Bool("DEFAULT", "enable_default_route_bfd", false,
+		"What enable_default_route_bfd of a router is when the request does not say: the next hops of its default routes are asked by BFD whether they are there.")
 )

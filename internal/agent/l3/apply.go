@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"isospin/internal/agent/l3/bfd"
 	"isospin/internal/agent/l3/radv"
 	"isospin/internal/agent/plug"
 	"isospin/internal/kernel/conntrack"
@@ -33,6 +34,7 @@ type router struct {
 	// stale: tracked flows may be there that the rules do not justify.
 	stale   bool
 	senders map[string]*radv.Sender // by device
+	watched map[neighbor]*bfd.Session
 }
 
 // apply makes the router be as w says. What fails is in the error; what can be
@@ -60,6 +62,7 @@ func (r *router) apply(ctx context.Context, w *wanted, there []plug.Plugged) err
 		reconcile.Phase{Name: "settings", Required: true, Run: inside(func() error { return sysctl.Set(w.Settings...) })},
 		reconcile.Phase{Name: "devices that are gone", Run: func(ctx context.Context) error { return r.prune(ctx, w, there) }},
 		reconcile.Phase{Name: "devices", Run: func(ctx context.Context) error { return r.plug(ctx, w) }},
+		reconcile.Phase{Name: "neighbors of default routes", Run: func(context.Context) error { return r.watch(w) }},
 		reconcile.Phase{Name: "choice among next hops", Run: inside(func() error { return sysctl.Set(w.Balance...) })},
 		reconcile.Phase{Name: "neighbour proxies", Run: inside(w.Proxies.apply)},
 		reconcile.Phase{Name: "routes", Run: inside(func() error { return route.Set(route.Main, w.Routes) })},
@@ -213,8 +216,48 @@ func (r *router) advertise(w *wanted) error {
 	return errors.Join(failed...)
 }
 
-// stopSenders ends all advertisements; retire tells the hosts, see radv.
-func (r *router) stopSenders(retire bool) {
+// watch starts and stops the sessions with the neighbors of default routes.
+func (r *router) watch(w *wanted) error {
+	f := r.feature
+	for n, s := range r.watched {
+		if !slices.Contains(w.Watched, n) {
+			s.Stop()
+			delete(r.watched, n)
+		}
+	}
+	var failed []error
+	for _, n := range w.Watched {
+		if s := r.watched[n]; s != nil {
+			var index int
+			err := netns.Do(w.Namespace, func() (err error) { index, err = link.Index(n.Device); return err })
+			if err == nil && index == s.Index() {
+				continue
+			}
+			s.Stop() // its device was made anew
+			delete(r.watched, n)
+		}
+		s, err := bfd.Start(f.ctx, bfd.Options{Namespace: w.Namespace, Device: n.Device, Peer: n.Address, Changed: func() { f.reroute(w.ID) }, Logger: f.logger})
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		r.watched[n] = s
+	}
+	return errors.Join(failed...)
+}
+
+// reachable tells whether a neighbor answers.
+func (r *router) reachable(n neighbor) bool {
+	s := r.watched[n]
+	return s != nil && s.Up()
+}
+
+// silence ends what the router says of itself; retire tells the hosts, see radv.
+func (r *router) silence(retire bool) {
+	for n, s := range r.watched {
+		s.Stop()
+		delete(r.watched, n)
+	}
 	for name, s := range r.senders {
 		s.Stop(retire)
 		delete(r.senders, name)

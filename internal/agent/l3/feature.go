@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"isospin/api/feed"
+	"isospin/internal/agent/l3/bfd"
 	"isospin/internal/agent/l3/radv"
 	"isospin/internal/agent/plug"
 	"isospin/internal/agent/runtime"
@@ -71,6 +74,8 @@ type Feature struct {
 
 	mu      sync.Mutex
 	routers map[string]*router // by id; those that were applied or tried by this process
+	// unsettled are routers whose neighbors came or went since they were applied.
+	unsettled map[string]struct{}
 
 	// Routers that are to go and could not be deleted yet. Wanted ones that
 	// fail are the runtime's to try again.
@@ -96,7 +101,7 @@ func New(o Options) *Feature {
 		metering: newMetering(func(router string, err error) {
 			o.Logger.Warn("counters of metering labels are not read", "router", router, "error", err)
 		}),
-		routers: map[string]*router{}, doomed: map[string]struct{}{},
+		routers: map[string]*router{}, unsettled: map[string]struct{}{}, doomed: map[string]struct{}{},
 		backoff: reconcile.Backoff[string]{First: time.Second, Longest: time.Minute},
 	}
 }
@@ -137,10 +142,11 @@ func (f *Feature) Stop() {
 		f.timer.Stop()
 	}
 	f.mu.Lock()
-	for _, r := range f.routers {
-		r.stopSenders(false)
-	}
+	routers := slices.Collect(maps.Values(f.routers))
 	f.mu.Unlock()
+	for _, r := range routers {
+		r.silence(false)
+	}
 	f.tasks.Wait()
 	if f.options.Metrics != nil {
 		f.options.Metrics.Unregister(f.metering)
@@ -236,6 +242,14 @@ func (f *Feature) touched(routers map[string]*feed.Router, changes runtime.Chang
 			touched[id] = struct{}{}
 		}
 	}
+	f.mu.Lock()
+	for id := range f.unsettled {
+		if routers[id] != nil {
+			touched[id] = struct{}{}
+		}
+	}
+	clear(f.unsettled)
+	f.mu.Unlock()
 	if !all {
 		for id := range changes.Routers {
 			touched[id] = struct{}{}
@@ -304,7 +318,7 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 	f.backoff.Forget(id)
 	r := f.routers[id]
 	if r == nil {
-		r = &router{feature: f, senders: map[string]*radv.Sender{}, stale: true}
+		r = &router{feature: f, senders: map[string]*radv.Sender{}, watched: map[neighbor]*bfd.Session{}, stale: true}
 		f.routers[id] = r
 	}
 	f.mu.Unlock()
@@ -312,7 +326,7 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 	plan, err := planRouter(wanted, func(port string) bool {
 		p, known := state.Ports[port]
 		return !known || p.AdminStateUp
-	})
+	}, r.reachable)
 	var without []string
 	if plan != nil {
 		planLimits(plan, wanted, state.QoSPolicies)
@@ -337,7 +351,7 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 	r := f.routers[id]
 	f.mu.Unlock()
 	if r != nil {
-		r.stopSenders(true)
+		r.silence(true)
 	}
 	var failed []error
 	for _, d := range there {
@@ -361,6 +375,14 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 		f.metering.forget(id)
 	}
 	return errors.Join(failed...)
+}
+
+// reroute has a router's routes chosen anew.
+func (f *Feature) reroute(id string) {
+	f.mu.Lock()
+	f.unsettled[id] = struct{}{}
+	f.mu.Unlock()
+	f.wake()
 }
 
 // wakeForDoomed asks to be called again when a failed deletion is due.

@@ -95,11 +95,40 @@ func defaults(p *port, g *feed.RouterGateway) ([]route.Route, error) {
 	return routes, errors.Join(failed...)
 }
 
-// planDefaults adds the router's default routes: of each family those of the
-// first gateway that has one, or with balance those of all gateways.
-func planDefaults(w *wanted, gateways []*outside, balance bool) {
+// neighbor is where a default route goes to.
+type neighbor struct {
+	Device  string
+	Address netip.Addr
+}
+
+func neighborOf(r route.Route) neighbor { return neighbor{r.NextHops[0].Device, r.NextHops[0].Gateway} }
+
+// planWatch has the neighbors of all gateways asked.
+func planWatch(w *wanted, gateways []*outside) {
 	for _, o := range gateways {
 		for _, r := range o.Defaults {
+			w.Watched = append(w.Watched, neighborOf(r))
+		}
+	}
+}
+
+// planDefaults adds the router's default routes: of each family those of the
+// first gateway that has one, or with balance those of all gateways. Of watched
+// neighbors only those that are reachable count, unless none is: they may not
+// speak BFD, and nothing would be gained by having no route.
+func planDefaults(w *wanted, gateways []*outside, balance bool, reachable func(neighbor) bool) {
+	there := map[netip.Prefix]bool{}
+	lost := func(r route.Route) bool { return len(w.Watched) > 0 && (reachable == nil || !reachable(neighborOf(r))) }
+	for _, o := range gateways {
+		for _, r := range o.Defaults {
+			there[r.Destination] = there[r.Destination] || !lost(r)
+		}
+	}
+	for _, o := range gateways {
+		for _, r := range o.Defaults {
+			if there[r.Destination] && lost(r) {
+				continue
+			}
 			i := slices.IndexFunc(w.Routes, func(have route.Route) bool { return have.Destination == r.Destination })
 			switch {
 			case i < 0:

@@ -70,12 +70,13 @@ type world struct {
 	dir     string
 	feature *Feature
 	state   *runtime.State
+	woken   chan struct{}
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	netnstest.Require(t)
-	w := &world{t: t, dir: t.TempDir(), sw: &bridges{
+	w := &world{t: t, dir: t.TempDir(), woken: make(chan struct{}, 1), sw: &bridges{
 		t: t, ports: map[string]vswitch.Interface{},
 		bridge: map[string]string{"1": "br-a", "2": "br-b", "9": "br-x", "8": "br-x", "7": "br-a"},
 	}, state: &runtime.State{Routers: map[string]*feed.Router{}, Ports: map[string]*feed.Port{}}}
@@ -129,7 +130,12 @@ func (w *world) start() {
 	w.feature = New(Options{StateDir: w.dir, Connect: func() (Plugger, error) {
 		return plug.New(plug.Options{Switch: w.sw, Owner: Owner}), nil
 	}})
-	if err := w.feature.Start(context.Background(), func() {}); err != nil {
+	if err := w.feature.Start(context.Background(), func() {
+		select {
+		case w.woken <- struct{}{}:
+		default:
+		}
+	}); err != nil {
 		w.t.Fatal(err)
 	}
 }

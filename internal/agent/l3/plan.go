@@ -35,7 +35,9 @@ type wanted struct {
 	Tables         map[int][]route.Route
 	Balance        []sysctl.Setting
 	Advertisements map[string]radv.Advertisement // by device
-	Proxies        neighbourProxies
+	// Watched are the neighbors that default routes go to, if they are to be asked whether they are there.
+	Watched []neighbor
+	Proxies neighbourProxies
 }
 
 // translation is what the rules translate, for telling which tracked flows
@@ -63,9 +65,9 @@ func (p *port) holds(a netip.Addr) bool {
 }
 
 // planRouter says what a router is to look like. portUp is asked whether a
-// port is administratively up. What cannot be rendered is left out and in the
+// port is administratively up, reachable whether a neighbor answers to BFD; nil: none does. What cannot be rendered is left out and in the
 // error; the rest of the plan is good.
-func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
+func planRouter(r *feed.Router, portUp func(id string) bool, reachable func(neighbor) bool) (*wanted, error) {
 	if !validID(r.Id) {
 		return nil, fmt.Errorf("router id %q is not valid", r.Id)
 	}
@@ -122,7 +124,10 @@ func planRouter(r *feed.Router, portUp func(id string) bool) (*wanted, error) {
 			}
 		}
 	}
-	planDefaults(w, gateways, r.EnableDefaultRouteEcmp)
+	if r.EnableDefaultRouteBfd {
+		planWatch(w, gateways)
+	}
+	planDefaults(w, gateways, r.EnableDefaultRouteEcmp, reachable)
 	if err := planFloatingIPs(w, gateways, r.FloatingIps); err != nil {
 		failed = append(failed, err)
 	}

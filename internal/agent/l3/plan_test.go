@@ -166,7 +166,7 @@ func TestPlan(t *testing.T) {
 			if c.up == nil {
 				c.up = up
 			}
-			got := text(planRouter(c.router, c.up))
+			got := text(planRouter(c.router, c.up, nil))
 			file := filepath.Join("testdata", name+".txt")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -182,7 +182,7 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
-	if w, err := planRouter(&feed.Router{Id: "../x"}, up); w != nil || err == nil {
+	if w, err := planRouter(&feed.Router{Id: "../x"}, up, nil); w != nil || err == nil {
 		t.Error("a path was taken for an id")
 	}
 }
@@ -208,7 +208,7 @@ func TestPlanTakesAnything(t *testing.T) {
 		}
 		r.FloatingIps = []*feed.FloatingIP{{FloatingIpAddress: word.Draw(t, "fip"), FixedIpAddress: word.Draw(t, "fixed")}}
 		r.Routes = []*feed.HostRoute{{Destination: word.Draw(t, "destination"), Nexthop: word.Draw(t, "hop")}}
-		w, _ := planRouter(r, func(string) bool { return true })
+		w, _ := planRouter(r, func(string) bool { return true }, nil)
 		script, err := w.Rules.Script()
 		if err != nil {
 			t.Fatal(err)
@@ -225,7 +225,7 @@ func TestPlanTakesAnything(t *testing.T) {
 }
 
 func TestUnjustified(t *testing.T) {
-	w, err := planRouter(small(), func(string) bool { return true })
+	w, err := planRouter(small(), func(string) bool { return true }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func forwarded() *feed.Router {
 }
 
 func TestForwardRules(t *testing.T) {
-	w, err := planRouter(forwarded(), func(string) bool { return true })
+	w, err := planRouter(forwarded(), func(string) bool { return true }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestForwardRules(t *testing.T) {
 		r := forwarded()
 		f.Id = "bad"
 		r.PortForwardings = append(r.PortForwardings, f)
-		if w, err := planRouter(r, func(string) bool { return true }); err == nil || len(w.NAT.Forwards) != 5 {
+		if w, err := planRouter(r, func(string) bool { return true }, nil); err == nil || len(w.NAT.Forwards) != 5 {
 			t.Errorf("%s: %v, forwardings %v", name, err, w.NAT.Forwards)
 		}
 	}

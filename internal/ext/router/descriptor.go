@@ -60,6 +60,8 @@ type Router struct {
 	HA          bool `json:"ha" db:"ha"`
 	// DefaultRouteECMP: the default routes of all gateways share the traffic.
 	DefaultRouteECMP bool `json:"enable_default_route_ecmp" db:"enable_default_route_ecmp"`
+	// DefaultRouteBFD: default routes go to neighbors that answer to BFD.
+	DefaultRouteBFD bool `json:"enable_default_route_bfd" db:"enable_default_route_bfd"`
 	// FlavorID is the flavor by which the router was made.
 	FlavorID *string `json:"flavor_id" db:"flavor_id"`
 	// GatewayPortID is the port on the external network; with several gateways, the first one's.
@@ -192,6 +194,7 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 	`ALTER TABLE router ADD COLUMN distributed BOOLEAN NOT NULL DEFAULT FALSE`,
 	`ALTER TABLE router ADD COLUMN ha BOOLEAN NOT NULL DEFAULT FALSE`,
 	`ALTER TABLE router ADD COLUMN enable_default_route_ecmp BOOLEAN NOT NULL DEFAULT FALSE`,
+	`ALTER TABLE router ADD COLUMN enable_default_route_bfd BOOLEAN NOT NULL DEFAULT FALSE`,
 	`ALTER TABLE router ADD COLUMN flavor_id VARCHAR(36) REFERENCES flavor (id)`,
 	// All gateways, that of router.gateway_port_id among them.
 	`CREATE TABLE router_gateway_port (

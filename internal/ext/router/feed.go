@@ -201,7 +201,7 @@ func attached(c *feed.Copy, r *Router, id string) *attachment {
 func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
 	m := &message.Router{Id: r.ID, ProjectId: r.ProjectID, Name: r.Name, AdminStateUp: r.AdminStateUp, Revision: r.Generation,
 		EnableNdpProxy:         string(r.Slots["enable_ndp_proxy"]) == "true",
-		EnableDefaultRouteEcmp: r.DefaultRouteECMP, Distributed: r.Distributed, Ha: r.HA}
+		EnableDefaultRouteEcmp: r.DefaultRouteECMP, EnableDefaultRouteBfd: r.DefaultRouteBFD, Distributed: r.Distributed, Ha: r.HA}
 	var prefixes []netip.Prefix
 	for _, id := range slices.Sorted(slices.Values(r.PortIDs)) {
 		if a := attached(c, r, id); a != nil {

@@ -77,9 +77,9 @@ func TestSeveralGateways(t *testing.T) {
 		t.Errorf("the host is told %v", m)
 	}
 	stream := w.Attach("host1")
-	w.admin.Update("router", id, `{"enable_default_route_ecmp": true}`)
-	w.admin.Update("router", id, `{"enable_default_route_ecmp": null}`)
-	if m := w.told("host1", id); !m.EnableDefaultRouteEcmp {
+	w.admin.Update("router", id, `{"enable_default_route_ecmp": true, "enable_default_route_bfd": true}`)
+	w.admin.Update("router", id, `{"enable_default_route_ecmp": null, "enable_default_route_bfd": null}`)
+	if m := w.told("host1", id); !m.EnableDefaultRouteEcmp || !m.EnableDefaultRouteBfd {
 		t.Errorf("the host is told %v", m)
 	}
 

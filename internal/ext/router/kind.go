@@ -59,6 +59,7 @@ func (s *service) extend() {
 	e("extraroute-atomic", "Atomically add/remove extra routes", "Edit extra routes of a router on server side by atomically adding/removing extra routes", "2019-07-10T00:00:00+00:00", "router", "extraroute")
 	e("external-gateway-multihoming", "Neutron L3 External Gateway Multihoming", "Allow multiple external gateway ports per router.", "2023-01-18T00:00:00-00:00", "router", "ext-gw-mode")
 	e("enable-default-route-ecmp", "Enable Default Route ECMP", "Enable configuration of whether the default routes of a router's gateways share the traffic.", "2023-02-27T00:00:00-00:00", "router", "external-gateway-multihoming")
+	e("enable-default-route-bfd", "Enable Default Route BFD", "Enables configuration of whether the next hops of a router's default routes are asked by BFD whether they are there.", "2023-02-27T00:00:00-00:00", "router", "external-gateway-multihoming")
 	e("router-enable-snat", `Exposes the router "enable_snat" read-only configuration flag`, "Exposes whether the source addresses of a router's external gateway are translated.", "2025-09-18T18:00:00-00:00")
 	e("floatingip-pools", "Floating IP Pools Extension", "Provides a floating IP pools API.", "2018-03-21T10:00:00-00:00", "router")
 	e("floatingip-autodelete-internal", "Autodelete floating IPs of internal networks", "Floating IPs that stand for nothing are deleted when their network is external no longer.", "2019-01-24T00:00:00-00:00")
@@ -67,6 +68,7 @@ func (s *service) extend() {
 		resource.Attribute{Name: "flavor_id", Flags: post | visible | enforce | sortKey, Default: resource.Unspecified, Type: "string|null"},
 		resource.Attribute{Name: "external_gateways", Flags: visible | enforce, Default: nil, Validate: resource.Rules{"type:list_of_dict_or_nodata": gatewayKeys()}, Type: "list<object>|null"},
 		resource.Attribute{Name: "enable_default_route_ecmp", Flags: post | put | visible | enforce, Default: nil, Convert: "convert_to_boolean_if_not_none", Type: "bool|null"},
+		resource.Attribute{Name: "enable_default_route_bfd", Flags: post | put | visible | enforce, Default: nil, Convert: "convert_to_boolean_if_not_none", Type: "bool|null"},
 		resource.Attribute{Name: "enable_snat", Flags: visible | policy | filter | sortKey, Default: true, Convert: "convert_to_boolean", Type: "bool"},
 	)
 	r.Actions = append(r.Actions,
@@ -99,6 +101,7 @@ func (s *service) chooseKind(ctx context.Context, tx *store.Tx, r *Router, body 
 	r.Distributed = chosenBool(body, "distributed", config.EnableDVR.Of(c) && config.RouterDistributed.Of(c))
 	r.HA = chosenBool(body, "ha", config.L3HA.Of(c))
 	r.DefaultRouteECMP = chosenBool(body, "enable_default_route_ecmp", config.EnableDefaultRouteECMP.Of(c))
+	r.DefaultRouteBFD = chosenBool(body, "enable_default_route_bfd", config.EnableDefaultRouteBFD.Of(c))
 	if r.FlavorID == nil {
 		return nil
 	}
@@ -128,6 +131,7 @@ func (s *service) changeKind(ctx context.Context, tx *store.Tx, old, want *Route
 	want.Distributed = chosenBool(body, "distributed", old.Distributed)
 	want.HA = chosenBool(body, "ha", old.HA)
 	want.DefaultRouteECMP = chosenBool(body, "enable_default_route_ecmp", old.DefaultRouteECMP)
+	want.DefaultRouteBFD = chosenBool(body, "enable_default_route_bfd", old.DefaultRouteBFD)
 	if want.Distributed == old.Distributed && want.HA == old.HA {
 		return nil
 	}

@@ -42,7 +42,7 @@ func TestRouterLife(t *testing.T) {
 	r := w.admin.Create("router", `{"name": "r", "tenant_id": "project1", "external_gateway_info": {"network_id": %q, "external_fixed_ips": [{"ip_address": "203.0.113.20"}]}}`, w.external)
 	gateway := w.admin.List("port", "device_id", r.ID())[0]
 	names := []string{r.ID(), "ROUTER", gateway.ID(), "GATEWAY", w.external, "EXTERNAL", w.public, "PUBLIC", w.private, "PRIVATE", w.subnet, "SUBNET", r.Text("created_at"), "THEN"}
-	equal(t, "router", text(t, r, names...), `{"admin_state_up":true,"availability_zone_hints":[],"availability_zones":[],"conntrack_helpers":[],"created_at":"THEN","description":"","distributed":false,"enable_default_route_ecmp":false,"enable_ndp_proxy":false,"enable_snat":true,`+
+	equal(t, "router", text(t, r, names...), `{"admin_state_up":true,"availability_zone_hints":[],"availability_zones":[],"conntrack_helpers":[],"created_at":"THEN","description":"","distributed":false,"enable_default_route_bfd":false,"enable_default_route_ecmp":false,"enable_ndp_proxy":false,"enable_snat":true,`+
 		`"external_gateway_info":{"enable_snat":true,"external_fixed_ips":[{"ip_address":"203.0.113.20","subnet_id":"PUBLIC"}],"network_id":"EXTERNAL"},`+
 		`"external_gateways":[{"external_fixed_ips":[{"ip_address":"203.0.113.20","subnet_id":"PUBLIC"}],"network_id":"EXTERNAL"}],"flavor_id":null,"ha":false,`+
 		`"id":"ROUTER","name":"r","project_id":"project1","revision_number":1,"routes":[],"status":"ACTIVE","tags":[],"tenant_id":"project1","updated_at":"THEN"}`)
