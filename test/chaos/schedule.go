@@ -76,7 +76,7 @@ func draw(seed uint64, load time.Duration, replicas int, only string) []fault {
 	if sum == 0 {
 		return nil
 	}
-	for at := time.Second; at < load; at += time.Duration(500+r.IntN(2500)) * time.Millisecond {
+	for at := time.Second; at < load; at += time.Duration(300+r.IntN(1700)) * time.Millisecond {
 		n, i := r.IntN(sum), 0
 		for ; n >= possible[i].weight; i++ {
 			n -= possible[i].weight

@@ -463,10 +463,12 @@ func (w *world) breakThings(ctx context.Context, schedule []fault) {
 			case lease == "holder":
 				w.breakHolder(ctx, f, kind, busy)
 			default:
-				if busy[f.Replica].TryLock() {
-					defer busy[f.Replica].Unlock()
-					w.breakReplica(ctx, f, w.replicas[f.Replica])
+				if !busy[f.Replica].TryLock() {
+					w.say("left out, the server is broken already:%s", f.String()[7:])
+					return
 				}
+				defer busy[f.Replica].Unlock()
+				w.breakReplica(ctx, f, w.replicas[f.Replica])
 			}
 		})
 	}
