@@ -6,13 +6,29 @@
 set -euo pipefail
 
 cd "$(dirname -- "$0")/../.."
-packages='systemd-standalone-sysusers,systemd-standalone-tmpfiles'
+packages=procps,systemd-standalone-sysusers,systemd-standalone-tmpfiles
 
 if [ "${1:-}" != inside ]; then
-	[ "$(id -u)" -eq 0 ] || { echo "deb-test: needs root" >&2; exit 1; }
+	skip() { echo "deb-test: SKIPPED: $*"; exit 0; }
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+	for program in dpkg-deb unshare perl; do
+		command -v "$program" >/dev/null || skip "needs $program"
+	done
+	[ -n "${CHROOT_BASE:-}" ] || command -v debootstrap >/dev/null || skip "apt-get install debootstrap"
 	work=$(mktemp -d)
+	child=
 	trap 'rm -rf --one-file-system "$work"' EXIT
-	trap 'exit 1' HUP INT TERM
+	# Killing unshare kills what is inside, and ends its mounts.
+	trap '[ -z "$child" ] || { kill -KILL "$child" 2>/dev/null; wait "$child" 2>/dev/null || true; }; exit 1' HUP INT TERM
+	# apart OPTION... COMMAND: runs it in namespaces of its own; a signal ends it.
+	apart() {
+		unshare --mount --pid --fork --kill-child "$@" &
+		child=$!
+		local status=0
+		wait "$child" || status=$?
+		child=
+		return "$status"
+	}
 	for version in 1.0.0-rc1 1.0.0; do
 		CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X isospin/internal/telemetry.stamp=v$version" -o "$work/program-$version" ./cmd/isospin
 		BINARY=$work/program-$version VERSION=v$version OUTPUT=$work packaging/deb/build.sh
@@ -20,12 +36,18 @@ if [ "${1:-}" != inside ]; then
 	if [ -n "${CHROOT_BASE:-}" ]; then
 		cp -a "$CHROOT_BASE" "$work/root"
 	else
-		command -v debootstrap >/dev/null || { echo "deb-test: apt-get install debootstrap" >&2; exit 1; }
-		echo "deb-test: fetching a Debian"
-		debootstrap --variant=minbase --include="$packages" bookworm "$work/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/log" 2>&1 ||
-			{ tail -20 "$work/log" >&2; exit 1; }
+		release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+		# Where apt gets this release from.
+		mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sed -n "s/^$release main //p" | head -n 1)}
+		mirror=${mirror:-http://deb.debian.org/debian}
+		echo "deb-test: fetching Debian $release from $mirror"
+		apart debootstrap --variant=minbase --include="$packages" "$release" "$work/root" "$mirror" >"$work/log" 2>&1 || {
+			tail -5 "$work/log" >&2
+			! grep -q 'getting release file' "$work/log" || skip "$mirror is not reachable"
+			exit 1
+		}
 	fi
-	unshare --mount --net --pid --fork --kill-child "$0" inside "$work"
+	apart --net "$0" inside "$work"
 	exit
 fi
 
@@ -50,15 +72,29 @@ request() {
 	cat <&3
 	exec 3>&-
 }
+# start: as the unit says, with a listener in the place of systemd, which waits for READY=1.
 start() {
-	chroot --userspec=neutron:neutron "$root" /usr/bin/isospin server >>"$work/server.log" 2>&1 &
-	server=$!
-	local deadline=$((SECONDS + 60))
-	until request GET / '' >/dev/null 2>&1; do
-		kill -0 "$server" 2>/dev/null || fail "the server ended"
-		[ $SECONDS -lt $deadline ] || fail "the server does not answer"
-		sleep 0.1
+	local unit=$root/usr/lib/systemd/system/isospin-server.service command user
+	command=$(sed -n 's/^ExecStart=//p' "$unit") user=$(sed -n 's/^User=//p' "$unit")
+	rm -f "$root/run/notify"
+	perl -MIO::Socket::UNIX -e '
+		my $s = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => $ARGV[0]) or die "$ARGV[0]: $!";
+		chmod 0666, $ARGV[0] or die;
+		open my $there, ">", "$ARGV[0].there" or die;
+		alarm 60;
+		while (defined $s->recv(my $m, 4096)) { exit 0 if $m =~ /^READY=1$/m }' "$root/run/notify" &
+	local listener=$!
+	until [ -e "$root/run/notify.there" ]; do
+		kill -0 "$listener" 2>/dev/null || fail "nobody listens in the place of systemd"
+		sleep 0.05
 	done
+	rm "$root/run/notify.there"
+	# shellcheck disable=SC2086 # a command and its arguments
+	NOTIFY_SOCKET=/run/notify chroot --userspec="$user" "$root" $command >>"$work/server.log" 2>&1 &
+	server=$!
+	wait "$listener" || fail "the server did not say READY=1"
+	kill -0 "$server" 2>/dev/null || fail "the server ended"
+	rm "$root/run/notify"
 }
 stop() {
 	kill -TERM "$server"
@@ -70,6 +106,7 @@ mkdir -p "$root/etc/neutron/plugins/ml2" "$root/var/lib/neutron"
 printf '[DEFAULT]\nauth_strategy = noauth\ncore_plugin = ml2\nbind_host = 127.0.0.1\n' >"$root/etc/neutron/neutron.conf"
 printf '[ml2]\ntenant_network_types = vxlan\n[ml2_type_vxlan]\nvni_ranges = 1:1000\n' >"$root/etc/neutron/plugins/ml2/ml2_conf.ini"
 printf '"create_network": ""\n' >"$root/etc/neutron/policy.yaml"
+printf '[isospin]\nevent_retention = 3600\n' >"$root/etc/neutron/isospin.conf"
 echo "not ours" >"$root/var/lib/neutron/neutrondb"
 chmod 640 "$root/etc/neutron/neutron.conf"
 chmod 755 "$root/var/lib/neutron"
@@ -83,8 +120,17 @@ inside dpkg -i "/tmp/$old"
 inside getent passwd neutron >/dev/null || fail "there is no account"
 [ -z "$(pgrep -x isospin || true)" ] || fail "a service was started"
 inside isospin version | grep -q 'v1.0.0-rc1' || fail "wrong program"
-inside isospin config check | grep -q 'tenant_network_types = vxlan' || fail "the configuration in /etc/neutron is not used"
+inside isospin config check | grep -q '^vni_ranges = 1:1000\b' || fail "the configuration in /etc/neutron is not used"
 [ -s "$root/usr/share/doc/isospin/examples/neutron.conf" ] || fail "no example"
+[ -z "$(inside dpkg-query -W -f '${Conffiles}' isospin)" ] || fail "files of the operator would be the package's"
+zcat "$root/usr/share/man/man8/isospin.8.gz" | grep -q '^\.SS isospin server' || fail "the manual has no commands"
+if command -v systemd-analyze >/dev/null; then
+	# What the units refer to beside the program is not in this Debian.
+	systemd-analyze verify --man=no --root="$root" isospin-server.service isospin-agent.service >"$work/verify" 2>&1 || true
+	! grep -E 'isospin-[a-z]+\.service' "$work/verify" | grep -v 'Unit .* not found' || fail "the units have mistakes"
+else
+	step "SKIPPED: the units are not verified: there is no systemd-analyze"
+fi
 # As Debian's Neutron has it.
 inside chown root:neutron /etc/neutron/neutron.conf
 inside chown neutron:neutron /var/lib/neutron
