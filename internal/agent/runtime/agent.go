@@ -49,6 +49,7 @@ type Options struct {
 type Agent struct {
 	options   Options
 	logger    *slog.Logger
+	started   time.Time
 	desired   *desired
 	reports   *reports
 	journal   *journal
@@ -86,7 +87,7 @@ func New(options Options) (*Agent, error) {
 	setDefault(&options.ReconnectMax, 10*time.Second)
 
 	a := &Agent{
-		options: options, logger: options.Logger, reports: newReports(),
+		options: options, logger: options.Logger, started: time.Now(), reports: newReports(),
 		described: make(chan struct{}, 1), shared: newSharedValues(),
 	}
 	a.desired = newDesired(a.reports.forget)

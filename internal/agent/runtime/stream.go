@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"isospin/api/feed"
-	"isospin/api/feed/feedconnect"
 )
 
 // Results to a Report.
@@ -59,22 +57,22 @@ func (a *Agent) follow(ctx context.Context) {
 // attach opens a stream and serves it until it breaks. It tells whether the
 // stream got as far as synced.
 func (a *Agent) attach(ctx context.Context, server string) (synced bool, err error) {
-	transport, base, err := newTransport(server, a.options.TLS)
+	client, closeIdle, err := NewClient(server, a.options.TLS.Load)
 	if err != nil {
 		return false, err
 	}
-	defer transport.CloseIdleConnections()
+	defer closeIdle()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	cancel := func() { giveUp(nil) }
 	defer cancel()
 	stall := time.AfterFunc(syncStall, func() { giveUp(errStalled) })
 	defer stall.Stop()
 
-	client := feedconnect.NewFeedClient(&http.Client{Transport: transport}, base, connect.WithAcceptCompression("gzip", nil, nil))
 	stream := client.Attach(ctx)
 	functions := a.functions()
 	hello := &feed.Hello{
 		Host: a.options.Host, Functions: functions, Have: a.desired.beginSync(), BinaryVersion: a.options.BinaryVersion,
+		Started: a.started.Unix(),
 	}
 	received := make(chan error, 1)
 	go func() {

@@ -12,6 +12,10 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"connectrpc.com/connect"
+
+	"isospin/api/feed/feedconnect"
 )
 
 // TLS names the PEM files of mutual TLS with the server. They are read for
@@ -57,9 +61,20 @@ func checkServer(server string, files *TLS) error {
 	return nil
 }
 
+// NewClient returns a client of the feed of one server, in a form that
+// [isospin] feed_server has. certificates is called once if the server is
+// https. closeIdle releases the connection when no stream is open.
+func NewClient(server string, certificates func() (*tls.Config, error)) (client feedconnect.FeedClient, closeIdle func(), err error) {
+	transport, base, err := newTransport(server, certificates)
+	if err != nil {
+		return nil, nil, err
+	}
+	return feedconnect.NewFeedClient(&http.Client{Transport: transport}, base, connect.WithAcceptCompression("gzip", nil, nil)), transport.CloseIdleConnections, nil
+}
+
 // newTransport returns a transport that speaks HTTP/2 with one server, and the
 // base URL to use with it.
-func newTransport(server string, files *TLS) (*http.Transport, string, error) {
+func newTransport(server string, certificates func() (*tls.Config, error)) (*http.Transport, string, error) {
 	u, err := url.Parse(server)
 	if err != nil {
 		return nil, "", fmt.Errorf("server address: %w", err)
@@ -83,12 +98,15 @@ func newTransport(server string, files *TLS) (*http.Transport, string, error) {
 		t.Protocols.SetUnencryptedHTTP2(true)
 	case "https":
 		t.Protocols.SetHTTP2(true)
-		if t.TLSClientConfig, err = files.load(); err != nil {
+		if t.TLSClientConfig, err = certificates(); err != nil {
 			return nil, "", err
 		}
 	}
 	return t, server, nil
 }
+
+// Load reads the files.
+func (files *TLS) Load() (*tls.Config, error) { return files.load() }
 
 func (files *TLS) load() (*tls.Config, error) {
 	cert, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)

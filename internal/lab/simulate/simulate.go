@@ -3,7 +3,11 @@
 // report whatever they are told of as applied. An API with such hosts binds
 // ports, schedules routers and turns both ACTIVE, with no kernel to do it in.
 //
-// It must not know the server but by the feed, and touches no network device.
+// Run's are whole agents with the features replaced; a Fleet's are the protocol
+// alone, so that thousands fit in one process. Load makes ports for them.
+//
+// It must not know the server but by the feed and the API, and touches no
+// network device.
 package simulate
 
 import (
@@ -50,14 +54,23 @@ type Options struct {
 // tunnelAddresses are those of the benchmarks of RFC 2544: nobody has them.
 var tunnelAddresses = netip.MustParsePrefix("198.18.0.0/15")
 
+const defaultPrefix = "simulated-"
+
+func checkHosts(n int) error {
+	if n < 1 || n > 10_000 {
+		return fmt.Errorf("simulate: %d hosts; 1 to 10000 can be", n)
+	}
+	return nil
+}
+
 // Run attaches the hosts and serves them until ctx ends; it returns when all
 // of them have ended.
 func Run(ctx context.Context, o Options) error {
-	if o.Hosts < 1 || o.Hosts > 10_000 {
-		return fmt.Errorf("simulate: %d hosts; 1 to 10000 can be", o.Hosts)
+	if err := checkHosts(o.Hosts); err != nil {
+		return err
 	}
 	if o.NamePrefix == "" {
-		o.NamePrefix = "simulated-"
+		o.NamePrefix = defaultPrefix
 	}
 	if o.Config == nil {
 		c, err := config.FromText("")
