@@ -291,6 +291,32 @@ func (s *Service) needsDHCP(tx *store.Tx, p *Port) (bool, error) {
 	return n > 0, err
 }
 
+// expectDHCP makes the DHCP port of a network whose first port has no host yet:
+// who waits for DHCP before the first instance comes sees that it is there. It
+// needs some host that would answer.
+func (s *Service) expectDHCP(ctx context.Context, tx *store.Tx, p *Port, subnets []*subnet.Subnet) error {
+	if !slices.ContainsFunc(p.FixedIPs, func(f FixedIP) bool { n := subnet.Of(subnets, f.SubnetID); return n != nil && n.EnableDHCP }) {
+		return nil
+	}
+	var there int
+	err := tx.Row("SELECT COUNT(*) FROM (SELECT 1 FROM port WHERE network_id = ? AND device_owner = ? AND device_id = ? LIMIT 1) x",
+		[]any{p.NetworkID, OwnerDHCP, DHCPDevice(p.NetworkID)}, &there)
+	if err != nil || there > 0 {
+		return err
+	}
+	agents, err := s.options.Agents.OfType(tx, agent.DHCP)
+	if err != nil || len(agents) == 0 {
+		return err
+	}
+	want := make([]FixedIP, 0, len(subnets))
+	for _, n := range subnets {
+		if n.EnableDHCP {
+			want = append(want, FixedIP{SubnetID: n.ID})
+		}
+	}
+	return s.placeDHCP(ctx, tx, p.NetworkID, nil, subnets, want)
+}
+
 // ensureDHCP makes the network's DHCP port, or gives it addresses on new
 // subnets, once some port of the network is bound. A full subnet goes without.
 func (s *Service) ensureDHCP(ctx context.Context, tx *store.Tx, networkID string) error {

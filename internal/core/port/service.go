@@ -351,10 +351,13 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 			return err
 		}
 	}
-	if p.Bound() && p.DeviceOwner != OwnerDHCP {
+	switch {
+	case p.DeviceOwner == OwnerDHCP:
+		return nil
+	case p.Bound():
 		return s.ensureDHCP(ctx, tx, p.NetworkID)
 	}
-	return nil
+	return s.expectDHCP(ctx, tx, p, subnets)
 }
 
 // insertWithMAC stores the port; a generated MAC that is taken is replaced.

@@ -99,6 +99,43 @@ func TestHostsWithPorts(t *testing.T) {
 	w.serve("[host3]")
 }
 
+// The DHCP port is there, and active, with the first port that has an address
+// that DHCP hands out, wherever the port may run later; but not where nobody
+// answers DHCP.
+func TestDHCPPort(t *testing.T) {
+	ports := func(w *world) string {
+		return fmt.Sprint(w.Rows(2, "SELECT status, vif_type FROM port WHERE network_id = ? AND device_owner = 'network:dhcp'", w.network))
+	}
+	w := newWorld(t, "")
+	w.port("") // no address
+	w.subnet()
+	if have := ports(w); have != "[]" {
+		t.Errorf("DHCP ports are %s before there is somebody to answer", have)
+	}
+	for range 2 {
+		w.port("")
+		if have := ports(w); have != "[[ACTIVE distributed]]" {
+			t.Errorf("DHCP ports are %s", have)
+		}
+	}
+	w.serve(w.hosts())
+	w.network = w.admin.Create("network", `{"name": "n"}`).ID()
+	w.admin.Create("subnet", `{"network_id": %q, "ip_version": 4, "cidr": "10.0.0.0/24", "enable_dhcp": false}`, w.network)
+	w.port("")
+	if have := ports(w); have != "[]" {
+		t.Errorf("DHCP ports are %s without DHCP", have)
+	}
+
+	w = &world{Core: exttest.New(t, exttest.Options{}), t: t}
+	w.admin = w.Admin()
+	w.network = w.admin.Create("network", `{"name": "n"}`).ID()
+	w.subnet()
+	w.port("")
+	if have := ports(w); have != "[]" {
+		t.Errorf("DHCP ports are %s without a host", have)
+	}
+}
+
 // What administrators choose is shown until they choose otherwise.
 func TestChoice(t *testing.T) {
 	w := newWorld(t, "")
