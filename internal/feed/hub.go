@@ -68,6 +68,8 @@ type Hub struct {
 	copy        *Copy
 	projections []Projection
 	sequence    int64
+	last        position
+	rounds      *rounds
 	hosts       map[string]*view
 	admin       func(c *Copy, host string) map[string]bool
 	// agents are those of a host.
@@ -77,6 +79,7 @@ type Hub struct {
 	applied map[feed.Kind]AppliedFunc
 	// observers are told of all events after they are applied.
 	observers []func([]store.Event)
+	skippers  []func(sequence int64)
 	// complete by kind, after Render.
 	complete map[feed.Kind][]Completion
 	// beside run as long as Run does.
@@ -93,7 +96,7 @@ type Completion func(c *Copy, host string, o *feed.Object)
 // New returns a hub that keeps nothing yet.
 func New(o Options) *Hub {
 	h := &Hub{
-		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}),
+		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), rounds: newRounds(),
 		applied: map[feed.Kind]AppliedFunc{}, settled: map[feed.Kind]settledFunc{}, complete: map[feed.Kind][]Completion{},
 	}
 	h.reports = &turns[hostReport]{most: reportsAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
@@ -111,6 +114,10 @@ func (h *Hub) Complete(kind feed.Kind, f Completion) {
 // Observe calls f with all events from Start on, in commit order, after they
 // were applied. f must not block nor change what it gets. All observers are added before Run.
 func (h *Hub) Observe(f func(events []store.Event)) { h.observers = append(h.observers, f) }
+
+// OnSkip calls f when changes were missed that cannot be known any more: the
+// next that observers get follow that sequence number. f must not block. Set before Run.
+func (h *Hub) OnSkip(f func(sequence int64)) { h.skippers = append(h.skippers, f) }
 
 // view is what the hub knows of one attached host. Changes are marked in it
 // under the hub's lock; what is due is taken by the stream's goroutine alone,
@@ -191,7 +198,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	defer h.mu.Unlock()
 	return h.store.View(ctx, func(tx *store.Tx) error {
 		var err error
-		if h.sequence, err = tx.Settled(); err != nil {
+		if h.sequence, h.last, err = newest(tx); err != nil {
 			return err
 		}
 		m := marker{h, map[*view]struct{}{}}
@@ -224,7 +231,10 @@ func (h *Hub) Run(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
-		if err := h.catchUp(ctx); err != nil && ctx.Err() == nil {
+		round := h.rounds.begin()
+		err := h.catchUp(ctx)
+		h.rounds.end(round, err)
+		if err != nil && ctx.Err() == nil {
 			h.log.Error("feed: cannot read events", "error", err)
 			pause.Reset(time.Second)
 			select {
@@ -236,6 +246,7 @@ func (h *Hub) Run(ctx context.Context) {
 		}
 		select {
 		case <-signal:
+		case <-h.rounds.wanted:
 		case <-ctx.Done():
 			return
 		}
@@ -244,28 +255,6 @@ func (h *Hub) Run(ctx context.Context) {
 
 // batch bounds how many events are applied under one lock.
 const batch = 512
-
-func (h *Hub) catchUp(ctx context.Context) error {
-	for {
-		var events []store.Event
-		err := h.store.View(ctx, func(tx *store.Tx) (err error) {
-			events, err = tx.Events(h.sequence, batch) // only Run's goroutine writes sequence
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if len(events) > 0 {
-			h.apply(events)
-			for _, observe := range h.observers {
-				observe(events)
-			}
-		}
-		if len(events) < batch {
-			return nil
-		}
-	}
-}
 
 func (h *Hub) apply(events []store.Event) {
 	h.mu.Lock()
@@ -282,8 +271,13 @@ func (h *Hub) apply(events []store.Event) {
 				p.Apply(h.copy, ch, m)
 			}
 		}
-		h.sequence = e.Sequence
+		h.sequence, h.last = e.Sequence, positionOf(e)
 	}
+	h.wake(m)
+}
+
+// wake tells those who wait for changes.
+func (h *Hub) wake(m marker) {
 	for v := range m.touched {
 		select {
 		case v.wake <- struct{}{}:

@@ -88,6 +88,9 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 		s.log.Error("agents cannot be registered", "host", hello.Host, "error", err)
 		return connect.NewError(connect.CodeUnavailable, errors.New("the agents cannot be registered now"))
 	}
+	if err := s.hub.Current(ctx); err != nil {
+		return connect.NewError(connect.CodeUnavailable, errors.New("the database cannot be read now"))
+	}
 	view := s.hub.open(hello.Host, hello.Have)
 	defer view.Close()
 	defer s.log.Info("host detached", "host", hello.Host)

@@ -22,4 +22,5 @@ func (s *Server) newWatch(policy rest.Enforcer) {
 		Buffer: watchBuffer.Of(s.config), Limit: watchLimit.Of(s.config), ProjectLimit: watchProjectLimit.Of(s.config),
 	})
 	s.Hub.Observe(s.watch.Observe)
+	s.Hub.OnSkip(s.watch.Skip)
 }

@@ -163,6 +163,14 @@ func (p *parents) changed(s *Service, n *entry) {
 	delete(p.states, key)
 }
 
+// forget drops all that is remembered.
+func (p *parents) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes++
+	clear(p.states)
+}
+
 // get returns who may see an object; one that is gone as it was last. nil: nothing is known of it.
 func (p *parents) get(ctx context.Context, s *Service, kind, id string) (*access, error) {
 	key := parentKey{kind, id}

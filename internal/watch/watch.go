@@ -147,6 +147,22 @@ func (s *Service) Observe(events []store.Event) {
 	}
 }
 
+// Skip notes that changes were missed: those that Observe gets from now on
+// follow that sequence number. Watches end, and are told that they can go on if
+// the database still knows what follows for them.
+func (s *Service) Skip(sequence int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ring, s.bytes, s.start = nil, 0, sequence
+	if sequence < s.sequence {
+		// The database has lost changes: what watches have seen last is no place to go on from.
+		s.start = s.sequence + 1
+	}
+	s.sequence = sequence
+	s.parents.forget()
+	s.wake()
+}
+
 func (s *Service) wake() {
 	close(s.more)
 	s.more = make(chan struct{})
