@@ -49,6 +49,9 @@ func newAgentCommand() *cobra.Command {
 func runAgent(ctx context.Context, cfg *config.Config, reload func() error, logger *slog.Logger) error {
 	build := telemetry.ReadBuild()
 	registry := telemetry.NewRegistry()
+	registry.MustRegister(telemetry.NewCertificateCollector(map[string]string{
+		"feed": config.FeedCertFile.Of(cfg), "feed_authority": config.FeedCAFile.Of(cfg),
+	}))
 	manager := newServiceManager(logger, reload)
 	options := runtime.Options{
 		Environment: runtime.Environment{

@@ -34,6 +34,7 @@ func newRootCommand() *cobra.Command {
 		newAgentCommand(),
 		newConfigCommand(),
 		newDatabaseCommand(),
+		newDoctorCommand(),
 		newLabCommand(),
 		newServerCommand(),
 		newUpCommand(),
