@@ -44,6 +44,9 @@ type Options struct {
 // maxBytes bounds the data of the events in memory.
 const maxBytes = 64 << 20
 
+// idle is how many events are kept while nobody watches.
+const idle = 256
+
 // Service knows the latest changes and serves those who watch.
 type Service struct {
 	options    Options
@@ -136,12 +139,7 @@ func (s *Service) Observe(events []store.Event) {
 			s.parents.changed(s, n)
 		}
 	}
-	for len(s.ring) > s.options.Buffer || s.bytes > maxBytes && len(s.ring) > 1 {
-		s.bytes -= len(s.ring[0].Data)
-		s.start = s.ring[0].Sequence
-		s.ring[0] = nil
-		s.ring = s.ring[1:]
-	}
+	s.trim()
 	if len(events) > 0 {
 		s.wake()
 	}
@@ -161,6 +159,33 @@ func (s *Service) Skip(sequence int64) {
 	s.sequence = sequence
 	s.parents.forget()
 	s.wake()
+}
+
+// trim drops the oldest events beyond what is kept. While nobody watches, that
+// is little: who comes back reads what was missed from the store.
+func (s *Service) trim() {
+	most := s.options.Buffer
+	if s.open == 0 {
+		most = min(most, idle)
+	}
+	n := max(len(s.ring)-most, 0)
+	for _, e := range s.ring[:n] {
+		s.bytes -= len(e.Data)
+	}
+	for ; s.bytes > maxBytes && n < len(s.ring)-1; n++ {
+		s.bytes -= len(s.ring[n].Data)
+	}
+	if n == 0 {
+		return
+	}
+	s.start = s.ring[n-1].Sequence
+	if n > idle {
+		// A cut would leave the rest of a large array in place.
+		s.ring = slices.Clone(s.ring[n:])
+		return
+	}
+	clear(s.ring[:n])
+	s.ring = s.ring[n:]
 }
 
 func (s *Service) wake() {
@@ -228,6 +253,7 @@ func (s *Service) leave(project string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open--
+	s.trim()
 	if s.byProject[project]--; s.byProject[project] == 0 {
 		delete(s.byProject, project)
 	}
