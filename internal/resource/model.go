@@ -76,13 +76,13 @@ func (m *Model) Apply(r *Resource, o Object, body *Body) error {
 	return nil
 }
 
-// nothing tells whether a slot with that value is the same as none: it reads
-// as the zero value and is shown as the default. Most slots of most objects are so.
+// nothing tells whether a slot with that value is the same as none, which is
+// shown as the default. Most slots of most objects are so.
 func (a *Attribute) nothing(value any) bool {
 	switch value {
 	case nil:
 		return (a.Default == nil || a.Default == Unspecified) && strings.HasSuffix(a.Type, "|null")
-	case "", false:
+	case "", false, true:
 		return a.Default == value
 	}
 	return false

@@ -44,7 +44,8 @@ type Slot[T any] struct{ name string }
 // NewSlot declares the slot of an attribute.
 func NewSlot[T any](attribute string) Slot[T] { return Slot[T]{attribute} }
 
-// Get returns the slot's value, the zero value when it was never set.
+// Get returns the slot's value, the zero value when it was never set. Of an
+// attribute whose default is true, *bool is the type to read: nil stands for it.
 func (s Slot[T]) Get(slots Slots) T {
 	var v T
 	if raw, ok := slots[s.name]; ok {

@@ -36,6 +36,10 @@ type bench struct {
 	quick      bool
 	// profile, if set, writes a CPU profile from now until the function it returns is called.
 	profile func(figure string) (stop func() error, err error)
+	// heap, if set, writes a profile of the memory of this process.
+	heap func() error
+	// onlyMemory: nothing but the server's memory and starts.
+	onlyMemory bool
 }
 
 // api measures one server by its API, and then its memory and starts.
@@ -57,14 +61,24 @@ func (b *bench) api(ctx context.Context, start func(ctx context.Context, dir str
 	l := &load{address: s.address}
 	defer l.close()
 	r := &requests{bench: b, ctx: ctx, load: l}
-	for _, step := range []func() error{
+	steps := []func() error{
 		r.networks, r.firstThousand, func() error { return r.createAndFloor(s) }, r.ports, r.rules, r.routersIfLoaded,
-	} {
+	}
+	if b.onlyMemory {
+		steps = steps[:1]
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	if s.pid == 0 {
+		if err := r.fill(); err != nil {
+			return err
+		}
+		if err := b.heap(); err != nil {
+			return err
+		}
 		b.missing("server ", "the server runs in the process of the bench")
 	} else if err := b.memory(ctx, r, s); err != nil {
 		return err
@@ -346,20 +360,28 @@ func (r *requests) count() (int, error) {
 	return len(ids(body)), err
 }
 
-// memory brings the server to its full number of ports and reads its size.
-func (b *bench) memory(ctx context.Context, r *requests, s *subject) error {
+// fill brings the server to its full number of ports.
+func (r *requests) fill() error {
 	have, err := r.count()
 	if err != nil {
 		return err
 	}
-	for ; have+100 <= b.ports; have += 100 {
-		if _, err := r.load.run(ctx, work{clients: 1, n: 1, status: 201, request: func(int) []byte { return r.bulk() }}); err != nil {
+	for ; have+100 <= r.sizes.ports; have += 100 {
+		if _, err := r.load.run(r.ctx, work{clients: 1, n: 1, status: 201, request: func(int) []byte { return r.bulk() }}); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// memory reads the size of the server with all its ports.
+func (b *bench) memory(ctx context.Context, r *requests, s *subject) error {
+	if err := r.fill(); err != nil {
+		return err
+	}
 	note := ""
 	if b.quick {
-		note = fmt.Sprintf("in fact %d ports", have)
+		note = fmt.Sprintf("in fact %d ports", b.sizes.ports)
 	}
 	size, err := resident(s.pid)
 	if err != nil {

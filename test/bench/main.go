@@ -2,7 +2,7 @@
 // those of its peer beside them: requests to the API, memory, starts, and a
 // host on which instances are plugged.
 //
-//	go run ./test/bench [-quick] [-json FILE] [-only api|host]
+//	go run ./test/bench [-quick] [-json FILE] [-only api|host|memory]
 //
 // It knows the API, what a lab offers, the schema's table names, and what an
 // agent tells of itself.
@@ -19,7 +19,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -35,8 +37,8 @@ func main() {
 	flag.StringVar(&o.executable, "executable", "", "the isospin `program`; empty builds it")
 	flag.StringVar(&o.dir, "dir", "", "`directory` for databases, on the disk that is to be measured; empty is the system's for temporary files")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this `file`")
-	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process, with more requests, and write a CPU profile of each figure of the API into this `directory`")
-	flag.StringVar(&o.only, "only", "", "measure one part: api or host")
+	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process, with more requests, and write a CPU profile of each figure of the API, and one of the memory, into this `directory`")
+	flag.StringVar(&o.only, "only", "", "measure one part: api, host, or memory (of a server that does nothing before)")
 	flag.BoolVar(&o.quick, "quick", false, "small numbers: shows that all can be measured, not how fast it is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -118,18 +120,19 @@ func run(ctx context.Context, o options) (err error) {
 
 func (b *bench) measure(ctx context.Context, o options) error {
 	switch {
-	case o.only != "" && o.only != "api" && o.only != "host":
-		return fmt.Errorf("-only %s: there are api and host", o.only)
+	case !slices.Contains([]string{"", "api", "host", "memory"}, o.only):
+		return fmt.Errorf("-only %s: there are api, host and memory", o.only)
 	case o.profile != "":
-		return b.profiled(ctx, o.profile)
+		return b.profiled(ctx, o.profile, o.only)
 	}
+	b.onlyMemory = o.only == "memory"
 	if o.only != "host" {
 		err := b.api(ctx, func(ctx context.Context, dir string) (*subject, error) { return start(ctx, b.executable, dir) })
 		if err != nil {
 			return err
 		}
 	}
-	if o.only != "api" {
+	if o.only == "" || o.only == "host" {
 		return b.host(ctx)
 	}
 	return nil
@@ -137,7 +140,7 @@ func (b *bench) measure(ctx context.Context, o options) error {
 
 // profiled measures the API with the server in this process, long enough for
 // profiles to have samples.
-func (b *bench) profiled(ctx context.Context, dir string) error {
+func (b *bench) profiled(ctx context.Context, dir, only string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -152,5 +155,14 @@ func (b *bench) profiled(ctx context.Context, dir string) error {
 		}
 		return func() error { pprof.StopCPUProfile(); return f.Close() }, err
 	}
+	b.heap = func() error {
+		f, err := os.Create(filepath.Join(dir, "memory.prof"))
+		if err != nil {
+			return err
+		}
+		runtime.GC() // what is in use is counted by the collector
+		return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
+	}
+	b.onlyMemory = only == "memory"
 	return b.api(ctx, startHere)
 }
