@@ -7,7 +7,7 @@
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
-ldflags := $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
+ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
 .PHONY: build run test interop bench microbench verify fmt setup deb test-deb clean
 
