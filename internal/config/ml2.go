@@ -20,7 +20,8 @@ var (
 		"IP version of tunnel endpoints, which decides the overhead of tunnels.", Choices("4", "6"))
 
 	ML2TunnelledProvider = String("ml2", "tunnelled_network_rp_name", "rp_tunnelled",
-		"Name that stands for the tunnels of a host in resource_provider_bandwidths and in Placement; the same on the server and all hosts.")
+		"Name that stands for the tunnels of a host in resource_provider_bandwidths and in Placement; the same on the server and all hosts. "+
+			"Empty: bandwidth is promised on networks with a physical network only.")
 
 	ML2FlatNetworks = Strings("ml2_type_flat", "flat_networks", []string{"*"},
 		"Physical networks of flat networks; * is any.")

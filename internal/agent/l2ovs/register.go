@@ -110,7 +110,7 @@ func (o *Options) placement(c *config.Config) error {
 		given := config.OVSResourceProviderHypervisors.Of(c)
 		bridges := slices.Collect(maps.Values(o.BridgeMappings))
 		for bridge := range bandwidths {
-			if !slices.Contains(bridges, bridge) && bridge != config.ML2TunnelledProvider.Of(c) {
+			if !slices.Contains(bridges, bridge) && (bridge == "" || bridge != config.ML2TunnelledProvider.Of(c)) {
 				return fmt.Errorf("resource_provider_bandwidths: %q is neither a bridge of bridge_mappings nor tunnelled_network_rp_name", bridge)
 			}
 			hypervisors[bridge] = cmp.Or(given[bridge], hypervisor)

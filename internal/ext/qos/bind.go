@@ -114,7 +114,7 @@ func (s *service) bindPort(ctx context.Context, tx *store.Tx, old, want *port.Po
 		return err
 	}
 	if id == have {
-		if old == nil && !everything(want) {
+		if old == nil && (!everything(want) || !s.tunnelled) {
 			return s.checkInherited(tx, want)
 		}
 		return nil
@@ -124,7 +124,7 @@ func (s *service) bindPort(ctx context.Context, tx *store.Tx, old, want *port.Po
 		return err
 	}
 	if p != nil {
-		if err := checkPort(p, want); err != nil {
+		if err := s.checkPort(tx, p, want); err != nil {
 			return err
 		}
 	}
@@ -144,6 +144,9 @@ func (s *service) bindPort(ctx context.Context, tx *store.Tx, old, want *port.Po
 
 // checkInherited checks that a new port can have its network's policy.
 func (s *service) checkInherited(tx *store.Tx, p *port.Port) error {
+	if !inherits(p) {
+		return nil
+	}
 	id, err := stored(tx, networkPolicy, p.NetworkID)
 	if err != nil || id == "" {
 		return err
@@ -152,7 +155,7 @@ func (s *service) checkInherited(tx *store.Tx, p *port.Port) error {
 	if err != nil {
 		return err
 	}
-	return checkPort(policy, p)
+	return s.checkPort(tx, policy, p)
 }
 
 // change checks that the caller may take a policy away, and that the other
@@ -189,7 +192,7 @@ func (s *service) checkUses(tx *store.Tx, p *Policy) error {
 		return err
 	}
 	for _, o := range ports {
-		if err := checkPort(p, o); err != nil {
+		if err := s.checkPort(tx, p, o); err != nil {
 			return err
 		}
 	}
@@ -226,7 +229,7 @@ func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error 
 		if !inherits(o) {
 			continue
 		}
-		if err := checkPort(p, o); err != nil {
+		if err := s.checkPort(tx, p, o); err != nil {
 			return err
 		}
 	}
@@ -234,9 +237,17 @@ func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error 
 }
 
 // checkPort refuses a policy with a rule that the port cannot have.
-func checkPort(p *Policy, o *port.Port) error {
+func (s *service) checkPort(tx *store.Tx, p *Policy, o *port.Port) error {
 	for _, r := range p.Rules {
-		if !supported(r.Type, o) {
+		can := supported(r.Type, o)
+		if can && r.Type == typeMinimumBandwidth && !s.tunnelled {
+			physical, err := physicalNetworks(tx, []string{o.NetworkID})
+			if err != nil {
+				return err
+			}
+			can = physical[o.NetworkID] != ""
+		}
+		if !can {
 			return fault.New(fault.Conflict, "QosRuleNotSupported", "Rule %s is not supported by port %s", r.Type, o.ID)
 		}
 	}

@@ -145,15 +145,7 @@ func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[
 			ids = append(ids, p.NetworkID)
 		}
 	}
-	physical := map[string]string{}
-	err := store.Child(tx, "SELECT network_id, physical_network FROM network_segment WHERE %s ORDER BY network_id, position", "network_id", ids, func(scan func(...any) error) error {
-		var id, name string
-		err := scan(&id, &name)
-		if _, later := physical[id]; !later {
-			physical[id] = name
-		}
-		return err
-	})
+	physical, err := physicalNetworks(tx, ids)
 	if err != nil {
 		return err
 	}
@@ -165,6 +157,20 @@ func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[
 		}
 	}
 	return nil
+}
+
+// physicalNetworks are those of the first segments of networks; empty: a tunnel, or local.
+func physicalNetworks(tx *store.Tx, networks []string) (map[string]string, error) {
+	physical := map[string]string{}
+	err := store.Child(tx, "SELECT network_id, physical_network FROM network_segment WHERE %s ORDER BY network_id, position", "network_id", networks, func(scan func(...any) error) error {
+		var id, name string
+		err := scan(&id, &name)
+		if _, later := physical[id]; !later {
+			physical[id] = name
+		}
+		return err
+	})
+	return physical, err
 }
 
 // checkScheduled refuses to change promises that instances were scheduled by.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"isospin/internal/config"
 	"isospin/internal/core"
 	"isospin/internal/core/collection"
 	"isospin/internal/core/rbac"
@@ -24,11 +25,13 @@ type service struct {
 	kinds    []kind
 	// placement is nil when there is none.
 	placement allocator
+	// tunnelled tells whether bandwidth may be promised on networks without a physical network.
+	tunnelled bool
 }
 
 // newService fails when the way to Placement is configured and wrong.
 func newService(c *core.Core) (*service, error) {
-	s := &service{core: c}
+	s := &service{core: c, tunnelled: config.ML2TunnelledProvider.Of(c.Config) != ""}
 	if placement.Configured(c.Config) {
 		client, err := placement.NewClient(c.Config)
 		if err != nil {
