@@ -70,8 +70,63 @@ var eventRetention = config.Int("isospin", "event_retention", 7*24*3600,
 	"Seconds for which the history of changes is kept; what a slow consumer misses beyond it, it reads anew.", config.Min(60))
 
 // New opens the database, brings its schema up to date, reads what the feed
-// keeps and listens. Close or Run ends what it has opened.
+// keeps and listens. Close or Run ends what it has opened. A database that goes
+// away meanwhile is waited for, as one that is not there yet.
 func New(ctx context.Context, o Options) (*Server, error) {
+	retries := config.DatabaseRetries.Of(o.Config)
+	for try := 0; ; try++ {
+		attempt := o
+		made := &undoable{Registerer: o.Metrics}
+		if o.Metrics != nil {
+			attempt.Metrics = made
+		}
+		s, opened, err := start(ctx, attempt)
+		if err == nil {
+			return s, nil
+		}
+		made.undo()
+		if !opened || !errors.Is(err, store.ErrUnavailable) || retries >= 0 && try >= retries {
+			return nil, err
+		}
+		pause := time.Duration(config.DatabaseRetryInterval.Of(o.Config)) * time.Second
+		o.Logger.Warn("the database went away during the start; trying again", "error", err, "in", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// undoable registers metrics so that they can be taken back.
+type undoable struct {
+	prometheus.Registerer
+	made []prometheus.Collector
+}
+
+// Register implements prometheus.Registerer.
+func (u *undoable) Register(c prometheus.Collector) error {
+	err := u.Registerer.Register(c)
+	if err == nil {
+		u.made = append(u.made, c)
+	}
+	return err
+}
+
+// MustRegister implements prometheus.Registerer.
+func (u *undoable) MustRegister(list ...prometheus.Collector) {
+	u.Registerer.MustRegister(list...)
+	u.made = append(u.made, list...)
+}
+
+func (u *undoable) undo() {
+	for _, c := range u.made {
+		u.Unregister(c)
+	}
+}
+
+// start is one attempt; opened tells whether the database was there at first.
+func start(ctx context.Context, o Options) (_ *Server, opened bool, _ error) {
 	s := &Server{config: o.Config, log: o.Logger, metrics: o.Metrics, holder: holderName()}
 	if !strings.HasPrefix(config.DatabaseConnection.Of(o.Config), "sqlite") {
 		s.leaseTime = lease.DefaultTime
@@ -87,33 +142,33 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	}()
 	access, err := newAccess(o.Config, o.Logger)
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	segments, err := segment.Load(o.Config)
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	mechanisms, err := mech.Load(o.Config)
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	limit, err := paginationLimit(o.Config)
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if s.Store, err = openStore(ctx, o.Config, o.Logger, o.Metrics); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	modules, err := ext.Modules()
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	schemas, err := Schemas()
 	if err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if err := s.Store.Upgrade(ctx, schemas...); err != nil {
-		return nil, fmt.Errorf("database: %w", err)
+		return nil, true, fmt.Errorf("database: %w", err)
 	}
 	s.Core = core.New(core.Options{Config: o.Config, Store: s.Store, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})
 	s.Hub = feed.New(feed.Options{Store: s.Store, Logger: o.Logger})
@@ -122,21 +177,21 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s.Hub.OnApplied(message.Kind_KIND_PORT, reportPort(s.Core.Ports))
 	for _, m := range modules {
 		if err := m.Install(s.Core, s.Hub); err != nil {
-			return nil, fmt.Errorf("extension family %s: %w", m.Name, err)
+			return nil, true, fmt.Errorf("extension family %s: %w", m.Name, err)
 		}
 	}
 	s.Core.Registry.AddExtension(watch.Extensions()...)
 	if err := s.Core.Seal(); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if err := s.Hub.Start(ctx); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if err := s.newNotifiers(); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if err := access.complete(o.Config, o.Logger, s.Core.Registry); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	s.newWatch(access.enforcer)
 	s.edge = rest.NewServer(withPage(rest.New(rest.Options{
@@ -151,13 +206,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		},
 	})), o.Logger)
 	if err := s.listen(); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	if err := s.measure(); err != nil {
-		return nil, err
+		return nil, s.Store != nil, err
 	}
 	ok = true
-	return s, nil
+	return s, true, nil
 }
 
 func paginationLimit(c *config.Config) (int, error) {

@@ -21,7 +21,7 @@ const (
 	statementLimit = 60 * time.Second
 	// abandoned is after how long, in milliseconds, a server ends a transaction
 	// whose program has vanished: it may hold what others wait for.
-	abandoned = 15000
+	abandoned = 5000
 	// postgresOldest is the oldest release, as server_version_num has it.
 	postgresOldest = 130000
 

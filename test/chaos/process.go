@@ -7,7 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,7 +22,8 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	ended chan struct{}
-	once  sync.Once
+	// meant: this program ended it.
+	meant atomic.Bool
 }
 
 func startProcess(args []string, dir string, environ []string, log *os.File, credential *syscall.Credential) (*process, error) {
@@ -64,6 +65,7 @@ func (p *process) group(s syscall.Signal) {
 }
 
 func (p *process) kill() {
+	p.meant.Store(true)
 	p.group(syscall.SIGKILL)
 	<-p.ended
 }
@@ -76,6 +78,7 @@ type replica struct {
 	process   *process
 	// api and feed are in front of the server, database is behind it.
 	api, feed, database *proxy
+	find                func(format string, args ...any)
 }
 
 func (r *replica) start() error {
@@ -84,12 +87,23 @@ func (r *replica) start() error {
 		return err
 	}
 	defer log.Close()
-	r.process, err = startProcess(r.command, r.dir, r.environ, log, nil)
-	return err
+	p, err := startProcess(r.command, r.dir, r.environ, log, nil)
+	if err != nil {
+		return err
+	}
+	r.process = p
+	go func() {
+		if <-p.ended; !p.meant.Load() {
+			text, _ := os.ReadFile(log.Name())
+			r.find("%s ended by itself: %s", r.name, tail(text))
+		}
+	}()
+	return nil
 }
 
 // stop ends the server as its operator would; it says what is wrong with how that went.
 func (r *replica) stop(limit time.Duration) error {
+	r.process.meant.Store(true)
 	r.process.signal(syscall.SIGTERM)
 	select {
 	case <-r.process.ended:

@@ -219,7 +219,7 @@ func (w *world) setUp(ctx context.Context) error {
 		}
 	}
 	for i := range w.o.Replicas {
-		r := &replica{name: fmt.Sprintf("server-%d", i+1), dir: filepath.Join(w.dir, fmt.Sprint(i))}
+		r := &replica{name: fmt.Sprintf("server-%d", i+1), dir: filepath.Join(w.dir, fmt.Sprint(i)), find: w.find}
 		if err := os.Mkdir(r.dir, 0o700); err != nil {
 			return err
 		}
