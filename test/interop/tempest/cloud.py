@@ -2,7 +2,7 @@
 """What the run needs in Keystone and in the network service, made if it is not there.
 
 cloud.py identity URL   the service user and the network endpoint
-cloud.py network        the outside network `public`; prints its id
+cloud.py network        the outside network `public`, which is the default one, and default subnet pools; prints the id of the network
 cloud.py extensions     prints the aliases that the server lists, one a line
 
 Credentials come from the environment (OS_*), and SERVICE_PASSWORD."""
@@ -37,6 +37,12 @@ def network(cloud):
         cloud.network.create_subnet(
             name='public-subnet', network_id=public.id, ip_version=4, cidr='172.24.4.0/24', gateway_ip='172.24.4.1',
             allocation_pools=[{'start': '172.24.4.2', 'end': '172.24.4.254'}], enable_dhcp=False)
+    cloud.network.update_network(public, is_default=True)
+    have = {p.name for p in cloud.network.subnet_pools()}
+    for name, prefix, length in (('default-v4', '10.192.0.0/16', 26), ('default-v6', 'fd15:5017::/48', 64)):
+        if name not in have:
+            cloud.network.create_subnet_pool(
+                name=name, prefixes=[prefix], default_prefixlen=length, is_shared=True, is_default=True)
     print(public.id)
 
 

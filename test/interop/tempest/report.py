@@ -1,11 +1,15 @@
 #!/usr/bin/python3
-"""report.py STREAM DIRECTORY SECONDS CONCURRENCY: reads a subunit stream, prints totals and what failed, and writes
+"""report.py STREAM DIRECTORY SECONDS CONCURRENCY PEER [EXPECTED]: reads a subunit stream, prints totals, what failed
+and what was skipped, and writes
 
 tests.txt       one line a test: outcome, seconds, id, and why it was skipped
 failures.txt    one line a failure: id, reason
 tracebacks.txt  all that a failure left
 
-The exit status is 1 when a test failed or none passed."""
+PEER has the seconds that each test takes with Neutron. EXPECTED is for a whole run: how many tests must pass, and which
+ones may be skipped.
+
+The exit status is 1 when a test failed, none passed, or EXPECTED is missed."""
 import os
 import re
 import sys
@@ -26,8 +30,54 @@ def reason(text):
     return ' '.join((found + ' ' + details).split())[:400]
 
 
+PREFIX = 'neutron_tempest_plugin.api.'
+
+
+def plain(name):
+    """The name of a test or class without attributes and what all names have in common."""
+    name = re.sub(r'\[[^]]*\]', '', name)
+    name = re.sub(r'^\w+Class \((.*)\)$', r'\1', name)
+    return name.removeprefix(PREFIX)
+
+
+def compare(tests, seconds, concurrency, path):
+    """Prints what the tests take with Neutron, beside what they took here."""
+    with open(path) as f:
+        lines = f.read().splitlines()
+    about = dict(line[2:].split() for line in lines if re.match(r'# \w+ \d+$', line))
+    peer = {name: float(took) for took, name in (line.split() for line in lines if not line.startswith('#'))}
+    both = [(took, peer[plain(name)]) for name, (word, took, _) in tests.items() if word == 'PASS' and plain(name) in peer]
+    if not both:
+        return
+    print('%d of them pass with Neutron (Zed) too; without what classes set up first, they add up to %.0f s here, at concurrency %s, and %.0f s with Neutron, at concurrency %s' % (
+        len(both), sum(b[0] for b in both), concurrency, sum(b[1] for b in both), about['concurrency']))
+    if len(both) >= 0.95 * len(peer):
+        print('all %d of Neutron took %s s of wall time there, %s s here; a machine of 2 cores each' % (len(peer), about['wall'], seconds))
+
+
+def judge(passed, skipped, path):
+    """Returns what is wrong with a whole run."""
+    least, known, wrong = 0, {}, []
+    with open(path) as f:
+        for line in f:
+            word, _, rest = line.strip().partition(' ')
+            if word == 'passed':
+                least = int(rest)
+            elif word == 'skipped':
+                name, _, why = rest.partition(' ')
+                known[name] = why.strip()
+    for name, why in skipped:
+        if name in known:
+            print('SKIP %s\n     %s' % (name, known[name]))
+        else:
+            wrong.append('%s is skipped: %s' % (name, why))
+    if passed < least:
+        wrong.append('%d tests passed, fewer than the %d of %s' % (passed, least, os.path.basename(path)))
+    return wrong
+
+
 def main():
-    stream, directory, seconds, concurrency = sys.argv[1:5]
+    stream, directory, seconds, concurrency, peer = sys.argv[1:6]
     tests = {}
 
     def on(case):
@@ -77,7 +127,17 @@ def main():
     print('interop: %d passed, %d failed, %d skipped; whole classes: %d failed, %d skipped; %s s at concurrency %s' % (
         count('tests', 'PASS'), count('tests', 'FAIL'), count('tests', 'SKIP'),
         count('classes', 'FAIL'), count('classes', 'SKIP'), seconds, concurrency))
-    sys.exit(1 if failed or not count('tests', 'PASS') else 0)
+    compare(tests, seconds, concurrency, peer)
+    skipped = sorted((plain(name), ' '.join(texts.get('reason', '').split())[:240]) for name, (word, _, texts) in tests.items() if word == 'SKIP')
+    wrong = []
+    if len(sys.argv) > 6:
+        wrong = judge(count('tests', 'PASS'), skipped, sys.argv[6])
+        for line in wrong:
+            print('interop: ' + line)
+    else:
+        for name, why in skipped:
+            print('SKIP %s\n     %s' % (name, why))
+    sys.exit(1 if failed or wrong or not count('tests', 'PASS') else 0)
 
 
 main()
