@@ -1,6 +1,7 @@
 # make run      a cloud on this machine
 # make test     everything that is checked
 # make bench    the product's figures, with those of its peer beside them
+# make bench-scale  a thousand hosts on one server
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
 
@@ -9,7 +10,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test interop bench microbench verify fmt setup deb test-deb clean
+.PHONY: build run test interop bench bench-scale microbench verify fmt setup deb test-deb clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -23,6 +24,9 @@ test: setup verify
 
 bench: setup build
 	go run ./test/bench -executable bin/isospin
+
+bench-scale: setup build
+	go run ./test/scale -executable bin/isospin
 
 microbench: setup
 	go test -run '^$$' -bench . -benchmem ./...
