@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -113,10 +114,10 @@ func openvswitch(ctx context.Context, c *config.Config) []Finding {
 			kinds, datapaths = words(row["iface_types"]), words(row["datapath_types"])
 		}
 	})
-	if version == "" || len(kinds) == 0 {
+	if len(kinds) == 0 {
 		return bad("systemctl restart openvswitch-switch", "ovsdb-server answers at %s, but ovs-vswitchd has not said what it can do", address)
 	}
-	findings = append(findings, well("version %s at %s", version, address)...)
+	findings = append(findings, well("version %s at %s", cmp.Or(version, "unknown"), address)...)
 	if want := config.OVSDatapathType.Of(c); !slices.Contains(datapaths, want) {
 		findings = append(findings, bad("load the kernel's module: modprobe openvswitch", "[ovs] datapath_type = %s: it has %s", want, strings.Join(datapaths, ", "))...)
 	}
