@@ -21,10 +21,12 @@ type Change struct {
 	// Kind is the resource's singular name, such as "port".
 	Kind string `json:"kind"`
 	// Op is create, update or delete: what becomes of the object for the caller.
-	Op        string    `json:"op"`
-	ID        string    `json:"id"`
-	Revision  int64     `json:"revision"`
-	ProjectID string    `json:"project_id"`
+	Op        string `json:"op"`
+	ID        string `json:"id"`
+	Revision  int64  `json:"revision"`
+	ProjectID string `json:"project_id"`
+	// ParentID is the id of the object below which this one is; empty: none.
+	ParentID  string    `json:"parent_id"`
 	RequestID string    `json:"request_id"`
 	At        time.Time `json:"at"`
 	// Object is as GET shows it; null when Op is delete.

@@ -23,6 +23,7 @@ const (
 	NotImplemented                 // no loaded driver or plugin can do it
 	Unavailable                    // a dependency is away, or a pool of ids is empty; retry may help
 	Gone                           // it was there, and is no longer kept; ask anew
+	TooMany                        // of this caller's requests at a time; later is fine
 	Unmapped                       // a refusal to which Neutron gives no status of its own: a server error whose text is shown
 )
 

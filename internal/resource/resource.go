@@ -59,6 +59,15 @@ type Resource struct {
 	Shared func(o Object) []string // optional
 	// Through names the object on whose account an object may be seen.
 	Through *Through // optional
+	// Key, of a sub-resource, is what names its objects below their parent
+	// instead of their id.
+	Key *Key // optional
+	// Untold: what becomes of its objects is not told as such, because other
+	// objects' changes make and end them too. They have no watch and no history.
+	Untold bool
+	// Aside are attributes that change without the object, such as the rules of
+	// a group or when an agent was last heard of. Changes leave them out.
+	Aside []string // optional
 	// Cascade deletes an object with what is on it, for DELETE …?cascade=true; nil: there is no such thing.
 	Cascade func(ctx context.Context, id string, match Match) error // optional
 	Actions []Action
@@ -74,6 +83,13 @@ type Through struct {
 	Attribute string // required
 	// Owner: only by the project that owns the other; else by all that may see it.
 	Owner bool // optional
+}
+
+// Key names objects below their parent.
+type Key struct {
+	Attribute string // required: its value is in the path
+	// ID is the object's id. Required.
+	ID func(parentID, key string) string
 }
 
 // Operation is one of the five calls that resources serve.

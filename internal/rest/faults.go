@@ -22,6 +22,7 @@ var statusOf = map[fault.Kind]int{
 	fault.NotImplemented:     http.StatusNotImplemented,
 	fault.Gone:               http.StatusGone,
 	fault.Unavailable:        http.StatusServiceUnavailable,
+	fault.TooMany:            http.StatusTooManyRequests,
 	fault.Unmapped:           http.StatusInternalServerError,
 }
 
@@ -30,7 +31,7 @@ const (
 	statusClientGone = 499
 	// maxMessage bounds how much of a request an error document repeats.
 	maxMessage = 8 << 10
-	// retryAfter is how long, in seconds, clients are asked to wait after a 503.
+	// retryAfter is how long, in seconds, clients are asked to wait after a 503 or 429.
 	retryAfter = "1"
 )
 
@@ -94,6 +95,9 @@ func (c *call) fail(err error) {
 	case f.Kind == fault.NotImplemented && f.Type == "NotImplementedError":
 		c.show(http.StatusNotImplemented, map[string]neutronError{"NotImplementedError": {f.Type, cut(f.Message), f.Detail}})
 	default:
+		if f.Kind == fault.TooMany {
+			c.w.Header().Set("Retry-After", retryAfter)
+		}
 		c.failWith(statusOf[f.Kind], f.Type, f.Message, f.Detail)
 	}
 }

@@ -429,7 +429,8 @@ func (d *documenter) watch() {
 		"properties": schema{
 			"sequence": schema{"type": "integer", "description": "Where to go on, once the line is taken."},
 			"kind":     text, "op": schema{"enum": []string{"create", "update", "delete"}}, "id": text, "revision": sequence, "project_id": text, "request_id": text,
-			"at": schema{"type": "string", "format": "date-time"}, "object": schema{"type": []string{"object", "null"}, "description": "As GET shows it to the caller; null when it is gone, or not to be seen any more."},
+			"parent_id": schema{"type": "string", "description": "Of an object below another: the other's id."},
+			"at":        schema{"type": "string", "format": "date-time"}, "object": schema{"type": []string{"object", "null"}, "description": "As GET shows it to the caller; null when it is gone, or not to be seen any more."},
 		},
 	}
 	d.operation("GET", "/watch", "watch", "", schema{
@@ -442,7 +443,7 @@ func (d *documenter) watch() {
 		"responses": schema{
 			"200": schema{"description": "A line of JSON for each change.", "content": schema{typeLines: schema{"schema": reference("schemas", "Change")}},
 				"headers": schema{sequenceHeader: schema{"description": "Where the watch begins; lists have it, too.", "schema": sequence}}},
-			"410": reference("responses", "Error"),
+			"410": reference("responses", "Error"), "429": reference("responses", "Error"), "503": reference("responses", "Error"),
 		}})
 }
 

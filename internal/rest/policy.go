@@ -68,6 +68,16 @@ func (AllowAll) Visible(_ context.Context, _ *resource.Resource, objects []resou
 	return objects
 }
 
+// Seen is Visible for watches.
+func (AllowAll) Seen(_ context.Context, _ *resource.Resource, objects []resource.Object) ([]resource.Object, error) {
+	return objects, nil
+}
+
+// Shown is Fields for watches.
+func (AllowAll) Shown(_ context.Context, _ *resource.Resource, _ resource.Object, fields map[string]bool) (map[string]bool, error) {
+	return fields, nil
+}
+
 // Fields implements Enforcer.
 func (AllowAll) Fields(_ context.Context, _ *resource.Resource, _ resource.Object, fields map[string]bool) map[string]bool {
 	return fields

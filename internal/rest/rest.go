@@ -56,6 +56,7 @@ type edge struct {
 	filterValidation bool
 	emptyFilters     bool
 	duration         *prometheus.HistogramVec
+	streams          *streamMetrics // nil: not measured
 }
 
 // New returns the handler of the API. It panics on resources and routes that
@@ -77,6 +78,9 @@ func New(o Options) http.Handler {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"method", "resource", "status"})
 		o.Metrics.MustRegister(e.duration)
+		if o.Watch != nil {
+			e.streams = newStreamMetrics(o.Metrics)
+		}
 	}
 	e.addDiscovery()
 	e.addDocument()
@@ -180,7 +184,8 @@ func (c *call) panicked(p any) {
 
 // account logs and measures an answered request.
 func (c *call) account(took time.Duration) {
-	if c.edge.duration != nil {
+	// A watch that began takes as long as the client likes.
+	if c.edge.duration != nil && !(c.label == watchLabel && c.status == http.StatusOK) {
 		method := c.r.Method
 		switch method {
 		case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"isospin/internal/fault"
 	"isospin/internal/identity"
 	"isospin/internal/resource"
@@ -21,6 +23,7 @@ import (
 )
 
 const (
+	watchLabel = "watch"
 	// sequenceHeader is where to watch from in order to miss nothing of what follows an answer.
 	sequenceHeader = "X-Isospin-Sequence"
 	typeLines      = "application/x-ndjson"
@@ -56,7 +59,7 @@ func (e *edge) addStreams() {
 		return
 	}
 	e.Pace = e.Pace.withDefaults()
-	e.root.add(http.MethodGet, "/watch", "watch", (*call).watch)
+	e.root.add(http.MethodGet, "/watch", watchLabel, (*call).watch)
 }
 
 // position notes in the answer where to watch from; called before what is answered is read.
@@ -74,6 +77,7 @@ type line struct {
 	ID        string          `json:"id"`
 	Revision  int64           `json:"revision"`
 	ProjectID string          `json:"project_id"`
+	ParentID  string          `json:"parent_id,omitempty"` // of objects below others
 	RequestID string          `json:"request_id"`
 	At        string          `json:"at"`
 	Object    json.RawMessage `json:"object"`
@@ -196,6 +200,12 @@ func (s *stream) run(w *watch.Watch) error {
 				return err
 			}
 			said = time.Now()
+			if m := s.edge.streams; m != nil {
+				m.changes.Add(float64(len(changes)))
+				if w.Live() {
+					m.delay.Observe(max(said.Sub(time.UnixMilli(changes[0].At)).Seconds(), 0))
+				}
+			}
 		case time.Since(said) >= pace.Heartbeat:
 			if err := s.mark(w.Sequence()); err != nil {
 				return err
@@ -256,10 +266,14 @@ func (s *stream) mark(sequence int64) error {
 }
 
 func (s *stream) change(c *watch.Change) error {
-	l := line{Sequence: c.Sequence, Kind: c.Resource.Name, Op: c.Op, ID: c.ID, Revision: c.Revision, ProjectID: c.ProjectID, RequestID: c.RequestID, At: instant(c.At)}
+	l := line{Sequence: c.Sequence, Kind: c.Resource.Name, Op: c.Op, ID: c.ID, Revision: c.Revision, ProjectID: c.ProjectID, ParentID: c.ParentID, RequestID: c.RequestID, At: instant(c.At)}
 	if c.Object != nil {
 		ctx := identity.With(s.ctx, s.who) // what is remembered of parents must not grow old
-		l.Object = c.Resource.Service.Encode(nil, c.Object, s.edge.Enforcer.Fields(ctx, c.Resource, c.Object, s.fields))
+		fields, err := s.edge.Watch.Fields(ctx, c.Resource, c.Object, s.fields)
+		if err != nil {
+			return err
+		}
+		l.Object = c.Resource.Service.Encode(nil, c.Object, fields)
 	}
 	return s.put(l)
 }
@@ -267,6 +281,7 @@ func (s *stream) change(c *watch.Change) error {
 // end sends the last line, which says why there are no more, if anybody reads it.
 func (s *stream) end(err error) {
 	if errors.Is(err, errGone) || s.r.Context().Err() != nil {
+		s.ended("client")
 		return
 	}
 	last := neutronError{Type: "HTTPInternalServerError", Message: textInternal}
@@ -283,10 +298,38 @@ func (s *stream) end(err error) {
 			last.Type = "Unauthorized"
 		}
 	}
+	s.ended(last.Type)
 	if s.put(map[string]neutronError{"error": last}) == nil {
 		// If it cannot be sent, the client is gone.
 		_ = s.flush()
 	}
+}
+
+// ended counts why watches end.
+func (s *stream) ended(reason string) {
+	if m := s.edge.streams; m != nil {
+		m.ended.WithLabelValues(reason).Inc()
+	}
+}
+
+// streamMetrics are those of watches.
+type streamMetrics struct {
+	changes prometheus.Counter
+	delay   prometheus.Histogram
+	ended   *prometheus.CounterVec
+}
+
+func newStreamMetrics(r prometheus.Registerer) *streamMetrics {
+	m := &streamMetrics{
+		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "isospin_watch_changes_total", Help: "Changes that were sent to watches."}),
+		delay: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "isospin_watch_delay_seconds",
+			Help:    "Time from a change to its being sent, of watches that are not catching up.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "isospin_watches_ended_total",
+			Help: "Watches that ended, by the type of the error that the last line had; client: the client went away, or took nothing for too long."}, []string{"reason"}),
+	}
+	r.MustRegister(m.changes, m.delay, m.ended)
+	return m
 }
 
 // addHistory serves the history of the resource's objects.
@@ -405,7 +448,11 @@ func (s *collection) members(c *call, o resource.Object) (map[string]json.RawMes
 	if o == nil {
 		return nil, nil
 	}
+	fields, err := s.edge.Watch.Fields(c.ctx, s.Resource, o, nil)
+	if err != nil {
+		return nil, err
+	}
 	var members map[string]json.RawMessage
-	err := json.Unmarshal(s.Service.Encode(nil, o, s.edge.Enforcer.Fields(c.ctx, s.Resource, o, nil)), &members)
+	err = json.Unmarshal(s.Service.Encode(nil, o, fields), &members)
 	return members, err
 }

@@ -10,6 +10,7 @@ import (
 	"isospin/internal/identity/policy"
 	"isospin/internal/resource"
 	"isospin/internal/rest"
+	"isospin/internal/watch"
 )
 
 // noauth is the auth_strategy without callers and rules.
@@ -18,9 +19,15 @@ const noauth = "noauth"
 // access is who may do what, as auth_strategy has it.
 type access struct {
 	authenticator identity.Authenticator
-	enforcer      rest.Enforcer
+	enforcer      enforcer
 	// uri is where callers are told to get a token.
 	uri string
+}
+
+// enforcer decides about requests and about what watches show.
+type enforcer interface {
+	rest.Enforcer
+	watch.Policy
 }
 
 // newAccess reads how callers are found out, before anything else is opened.

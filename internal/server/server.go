@@ -343,16 +343,22 @@ func holderName() string {
 	return fmt.Sprintf("%.64s:%d:%s", host, os.Getpid(), uuid.NewString())
 }
 
+// trimBatch bounds how many events one transaction drops, so that no writer waits for long.
+const trimBatch = 2000
+
 // trim drops events that are older than they are kept for.
 func (s *Server) trim(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {
 		before := time.Now().Add(-time.Duration(eventRetention.Of(s.config)) * time.Second).UnixMilli()
-		err := s.Store.Tx(ctx, func(tx *store.Tx) error {
-			_, err := tx.TrimEvents(before, s.watch.Shared()...)
-			return err
-		})
+		var err error
+		for more := true; more && err == nil; {
+			err = s.Store.Tx(ctx, func(tx *store.Tx) (err error) {
+				more, err = tx.TrimEvents(before, trimBatch, s.watch.Shared()...)
+				return err
+			})
+		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("old events cannot be dropped", "error", err)
 		}

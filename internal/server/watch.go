@@ -2,7 +2,6 @@ package server
 
 import (
 	"isospin/internal/config"
-	"isospin/internal/rest"
 	"isospin/internal/watch"
 )
 
@@ -16,7 +15,7 @@ var (
 )
 
 // newWatch makes the service that shows changes to clients; the hub, which has been started, tells it of them.
-func (s *Server) newWatch(policy rest.Enforcer) {
+func (s *Server) newWatch(policy watch.Policy) {
 	s.watch = watch.New(watch.Options{
 		Store: s.Store, Registry: s.Core.Registry, Policy: policy, Logger: s.log, Sequence: s.Hub.Sequence(),
 		Buffer: watchBuffer.Of(s.config), Limit: watchLimit.Of(s.config), ProjectLimit: watchProjectLimit.Of(s.config),

@@ -393,7 +393,7 @@ func TestWatchRefusals(t *testing.T) {
 	since := c.sequence("admin")
 	c.watch("member1", since)
 	c.watch("member1", since)
-	c.expect("member1", "GET /watch", "", 503, "TooManyWatches", "a project")
+	c.expect("member1", "GET /watch", "", 429, "TooManyWatches", "a project")
 	c.watch("member2", since)
 	c.expect("admin", "GET /watch", "", 503, "TooManyWatches", "the server")
 	status, _, h := c.call("admin", "GET /watch", "")
@@ -414,7 +414,7 @@ func TestWatchOfWhatIsNotKept(t *testing.T) {
 	c.create("admin", "/networks", `{"network":{}}`)
 	at := c.sequence("admin")
 	if err := c.server.Store.Tx(t.Context(), func(tx *store.Tx) error {
-		_, err := tx.TrimEvents(time.Now().Add(time.Hour).UnixMilli(), "network")
+		_, err := tx.TrimEvents(time.Now().Add(time.Hour).UnixMilli(), 1000, "network")
 		return err
 	}); err != nil {
 		t.Fatal(err)

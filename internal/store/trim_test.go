@@ -85,15 +85,23 @@ func testTrim(t *testing.T, connection string) {
 	}
 	for _, trim := range []struct {
 		before int64
+		limit  int
+		more   bool
 		floor  int
 		want   []string
 	}{
-		{7, 5, []string{"kept a 2", "kept c 6", "plain a 7", "kept c 8", "plain d 9"}},
-		{7, 5, []string{"kept a 2", "kept c 6", "plain a 7", "kept c 8", "plain d 9"}},
-		{100, 7, []string{"kept a 2", "kept c 8", "plain d 9"}},
+		{7, 4, true, 3, []string{"kept a 2", "kept b 3", "kept b 5", "kept c 6", "plain a 7", "kept c 8", "plain d 9"}},
+		{7, 4, false, 5, []string{"kept a 2", "kept c 6", "plain a 7", "kept c 8", "plain d 9"}},
+		{7, 4, false, 5, []string{"kept a 2", "kept c 6", "plain a 7", "kept c 8", "plain d 9"}},
+		{100, 1, true, 6, []string{"kept a 2", "kept c 6", "kept c 8", "plain d 9"}},
+		{100, 1, true, 7, []string{"kept a 2", "kept c 8", "plain d 9"}},
+		{100, 1, false, 7, []string{"kept a 2", "kept c 8", "plain d 9"}},
 	} {
 		if err := s.Tx(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.TrimEvents(trim.before, "kept", "other")
+			more, err := tx.TrimEvents(trim.before, trim.limit, "kept", "other")
+			if more != trim.more {
+				t.Errorf("older than %d: there is more: %v; want %v", trim.before, more, trim.more)
+			}
 			return err
 		}); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrNoRow: there is no such row.
@@ -166,28 +167,61 @@ func (tx *Tx) LastSequence() (int64, error) {
 
 // TrimEvents deletes events older than a time (Unix milliseconds), but the
 // newest of all, and of some kinds the newest of each object that was there then:
-// what the next change of it changes.
-func (tx *Tx) TrimEvents(before int64, kinds ...string) (int64, error) {
+// what the next change of it changes. It looks at no more than limit events,
+// the oldest first, and tells whether there are more to look at: clocks of
+// several servers differ, so that it ends at the first that is young enough.
+func (tx *Tx) TrimEvents(before int64, limit int, kinds ...string) (more bool, err error) {
 	floor, err := tx.Floor()
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	last := floor
-	if err := tx.Row("SELECT COALESCE(MAX(seq), 0) FROM event WHERE at < ? AND seq < (SELECT MAX(seq) FROM event)", []any{before}, &last); err != nil {
-		return 0, err
+	type row struct {
+		seq, at  int64
+		kind, id string
 	}
-	if last > floor {
-		if _, err := tx.Exec("UPDATE event_floor SET seq = ? WHERE id = 1", last); err != nil {
-			return 0, err
+	var rows []row
+	if err := tx.Query(func(scan func(...any) error) error {
+		var r row
+		err := scan(&r.seq, &r.at, &r.kind, &r.id)
+		rows = append(rows, r)
+		return err
+	}, "SELECT seq, at, kind, id FROM event WHERE seq > ? ORDER BY seq LIMIT ?", floor, limit+1); err != nil {
+		return false, err
+	}
+	n := 0
+	for n < len(rows)-1 && rows[n].at < before { // the one behind it is there
+		n++
+	}
+	if n == 0 {
+		return false, nil
+	}
+	last := rows[n-1].seq
+	// Kept so far, and not any more: what has a newer event that is kept.
+	superseded := map[string][]any{}
+	for _, r := range rows[:n] {
+		if slices.Contains(kinds, r.kind) {
+			superseded[r.kind] = append(superseded[r.kind], r.id)
 		}
 	}
-	query, args := "DELETE FROM event WHERE at < ? AND seq < (SELECT MAX(seq) FROM event)", []any{before}
+	if _, err := tx.Exec("UPDATE event_floor SET seq = ? WHERE id = 1", last); err != nil {
+		return false, err
+	}
+	for kind, ids := range superseded {
+		for some := range slices.Chunk(ids, 500) {
+			in, values := In("id", some)
+			if _, err := tx.Exec("DELETE FROM event WHERE seq <= ? AND kind = ? AND "+in, append([]any{floor, kind}, values...)...); err != nil {
+				return false, err
+			}
+		}
+	}
+	query, args := "DELETE FROM event WHERE seq > ? AND seq <= ?", []any{floor, last}
 	if len(kinds) > 0 {
 		in, values := In("kind", anySlice(kinds))
-		query += " AND (NOT (" + in + ") OR op = 'delete' OR EXISTS (SELECT 1 FROM event n WHERE n.id = event.id AND n.kind = event.kind AND n.seq > event.seq AND n.at < ?))"
-		args = append(append(args, values...), before)
+		query += " AND (NOT (" + in + ") OR op = 'delete' OR EXISTS (SELECT 1 FROM event n WHERE n.id = event.id AND n.kind = event.kind AND n.seq > event.seq AND n.seq <= ?))"
+		args = append(append(args, values...), last)
 	}
-	return tx.Exec(query, args...)
+	_, err = tx.Exec(query, args...)
+	return n == limit, err
 }
 
 // Floor is the sequence number up to which events may have been trimmed: what

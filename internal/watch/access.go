@@ -229,6 +229,7 @@ func (p *parents) load(ctx context.Context, s *Service, r *resource.Resource, id
 }
 
 // visible asks the policy.
-func (s *Service) visible(ctx context.Context, r *resource.Resource, o resource.Object) bool {
-	return len(s.options.Policy.Visible(ctx, r, []resource.Object{o})) > 0
+func (s *Service) visible(ctx context.Context, r *resource.Resource, o resource.Object) (bool, error) {
+	seen, err := s.options.Policy.Seen(ctx, r, []resource.Object{o})
+	return len(seen) > 0, err
 }

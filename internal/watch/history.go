@@ -36,15 +36,18 @@ type HistoryRequest struct {
 // oldest first, and where more begin, 0 at the end. What is gone is NotFound
 // once nothing of it is kept.
 func (s *Service) History(ctx context.Context, q HistoryRequest) (list []Past, next int64, err error) {
-	r := q.Resource
+	r, id := q.Resource, q.ID
+	if r.Key != nil {
+		id = r.Key.ID(q.Parent, q.ID)
+	}
 	var events []store.Event
 	var former *store.Event
 	err = s.options.Store.View(ctx, func(tx *store.Tx) (err error) {
 		former = nil
-		if events, err = tx.EventsOf(r.Name, q.ID, q.Since, q.Limit+1); err != nil || len(events) == 0 {
+		if events, err = tx.EventsOf(r.Name, id, q.Since, q.Limit+1); err != nil || len(events) == 0 {
 			return err
 		}
-		e, err := tx.EventBefore(r.Name, q.ID, events[0].Sequence)
+		e, err := tx.EventBefore(r.Name, id, events[0].Sequence)
 		if errors.Is(err, store.ErrNoRow) {
 			return nil
 		}
@@ -87,7 +90,11 @@ func (s *Service) History(ctx context.Context, q HistoryRequest) (list []Past, n
 		if err != nil {
 			return nil, 0, err
 		}
-		if !s.visible(ctx, r, o) {
+		visible, err := s.visible(ctx, r, o)
+		if err != nil {
+			return nil, 0, err
+		}
+		if !visible {
 			return nil, 0, fault.New(fault.NotFound, "HTTPNotFound", "The resource could not be found.")
 		}
 	}
@@ -109,12 +116,14 @@ func (s *Service) shown(ctx context.Context, q HistoryRequest, e *store.Event) (
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := r.Service.(resource.Valuer); ok && r.Parent != nil {
-		if of, _ := v.Value(o, r.Parent.Name+"_id"); of != q.Parent {
-			return nil, nil
-		}
+	if parentOf(r, o) != q.Parent {
+		return nil, nil
 	}
-	if !s.visible(ctx, r, o) {
+	visible, err := s.visible(ctx, r, o)
+	if err != nil {
+		return nil, err
+	}
+	if !visible {
 		// As it was before its end, it is not to be decided about, either.
 		if lost, err := s.orphan(ctx, r, &access{through: a.through, gone: true}); err != nil || !lost {
 			return nil, err

@@ -30,6 +30,8 @@ type Change struct {
 	Op        store.Op
 	Revision  int64
 	ProjectID string
+	// ParentID is the id of the object to which one of a sub-resource belongs.
+	ParentID  string
 	RequestID string
 	// At is in Unix milliseconds.
 	At int64
@@ -107,6 +109,9 @@ func (w *Watch) Close() {
 		w.service.leave(w.who.ProjectID)
 	}
 }
+
+// Live tells whether the watch has caught up with what happens now.
+func (w *Watch) Live() bool { return w.live }
 
 // Sequence is where the watch is.
 func (w *Watch) Sequence() int64 { return w.cursor }
@@ -222,7 +227,11 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		if o, err = decode(ctx, r, &n.Event); err != nil {
 			return nil, err
 		}
-		if sees = w.service.visible(ctx, r, o); !sees {
+		change.ID, change.ParentID = nameOf(r, o, n.ID), parentOf(r, o)
+		if sees, err = w.service.visible(ctx, r, o); err != nil {
+			return nil, err
+		}
+		if !sees {
 			if sees, err = w.service.orphan(ctx, r, &a); err != nil {
 				return nil, err
 			}
@@ -242,7 +251,7 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		return []Change{change}, nil
 	}
 	saw := sees
-	if r.Shared != nil && !all && !a.own(w.who) {
+	if r.Shared != nil && !w.who.Admin && !a.own(w.who) { // services see by policy, too
 		if saw, err = w.saw(ctx, n); err != nil {
 			return nil, err
 		}
@@ -294,7 +303,7 @@ func (w *Watch) saw(ctx context.Context, n *entry) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return w.service.visible(ctx, n.resource, o), nil
+	return w.service.visible(ctx, n.resource, o)
 }
 
 // follow is what comes into the caller's view, or leaves it, with the object that an event is of.
@@ -317,7 +326,9 @@ func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come
 		return nil, err
 	}
 	if come {
-		objects = w.service.options.Policy.Visible(ctx, d, objects)
+		if objects, err = w.service.options.Policy.Seen(ctx, d, objects); err != nil {
+			return nil, err
+		}
 	}
 	var list []Change
 	for _, o := range objects {
@@ -325,7 +336,7 @@ func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come
 		if !ok {
 			continue
 		}
-		c := Change{Sequence: n.Sequence, Resource: d, ID: b.Base().ID, Op: store.Created, Revision: b.Base().Revision, ProjectID: b.Base().ProjectID, RequestID: n.RequestID, At: n.At, Object: o}
+		c := Change{Sequence: n.Sequence, Resource: d, ID: nameOf(d, o, b.Base().ID), Op: store.Created, Revision: b.Base().Revision, ProjectID: b.Base().ProjectID, ParentID: parentOf(d, o), RequestID: n.RequestID, At: n.At, Object: o}
 		if !come {
 			a := accessTo(d, o, access{project: c.ProjectID})
 			if a.opens(w.who) {

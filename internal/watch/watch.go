@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -20,10 +21,14 @@ import (
 	"isospin/internal/store"
 )
 
-// Policy decides which of the objects that a caller may list are shown.
+// Policy decides which of the objects that a caller may list are shown, and
+// what of them. With an error it could not be found out, and may be later: a
+// change must not be passed over because the database was away for a moment.
 type Policy interface {
-	// Visible returns those of the objects that the caller may see, in their order.
-	Visible(ctx context.Context, r *resource.Resource, objects []resource.Object) []resource.Object
+	// Seen returns those of the objects that the caller may see, in their order.
+	Seen(ctx context.Context, r *resource.Resource, objects []resource.Object) ([]resource.Object, error)
+	// Shown returns the members of an object that are shown: those of fields (nil: all) that the caller may see.
+	Shown(ctx context.Context, r *resource.Resource, o resource.Object, fields map[string]bool) (map[string]bool, error)
 }
 
 // Options of New.
@@ -107,7 +112,7 @@ func Watchable(r *resource.Resource) bool {
 	if k, named := r.Service.(interface{ Kind() string }); named && k.Kind() != r.Name {
 		return false
 	}
-	return ok && r.Serves(resource.Show)
+	return ok && r.Serves(resource.Show) && !r.Untold
 }
 
 // Kinds are the names of the resources that can be watched, sorted.
@@ -193,18 +198,18 @@ func (s *Service) wake() {
 	s.more = make(chan struct{})
 }
 
-// Sequence is that of the last event: what is read now is the state after it, or newer.
-func (s *Service) Sequence() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sequence
-}
-
 // Watches is how many there are now.
 func (s *Service) Watches() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open
+}
+
+// Sequence is that of the last event: what is read now is the state after it, or newer.
+func (s *Service) Sequence() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sequence
 }
 
 // End ends all watches and begins no more: the server is about to stop.
@@ -242,7 +247,8 @@ func (s *Service) enter(project string) error {
 	case s.open >= s.options.Limit:
 		return fault.New(fault.Unavailable, "TooManyWatches", "All %d watches that the server has are in use.", s.options.Limit)
 	case s.byProject[project] >= s.options.ProjectLimit:
-		return fault.New(fault.Unavailable, "TooManyWatches", "All %d watches that a project may have are in use.", s.options.ProjectLimit)
+		// Not Unavailable: a proxy must not take the server for broken because of one project.
+		return fault.New(fault.TooMany, "TooManyWatches", "All %d watches that a project may have are in use.", s.options.ProjectLimit)
 	}
 	s.open++
 	s.byProject[project]++
@@ -265,7 +271,7 @@ func Ending() error {
 }
 
 func gone(sequence int64) error {
-	return fault.New(fault.Gone, "WatchSequenceGone", "What followed sequence %d is not kept any more: list anew, and watch from the sequence of that answer (X-Isospin-Sequence).", sequence)
+	return fault.New(fault.Gone, "WatchSequenceGone", "What followed sequence %d is not known, or not any more: list anew, and watch from the sequence of that answer (X-Isospin-Sequence).", sequence)
 }
 
 func slow() error {
@@ -278,6 +284,50 @@ func caller(ctx context.Context) context.Context {
 	return identity.With(ctx, identity.From(ctx))
 }
 
+// Fields are the members of a change's object, or of one of the past, that are
+// shown: those of fields (nil: all) that the context's caller may see.
+func (s *Service) Fields(ctx context.Context, r *resource.Resource, o resource.Object, fields map[string]bool) (map[string]bool, error) {
+	shown, err := s.options.Policy.Shown(ctx, r, o, fields)
+	if err != nil || len(r.Aside) == 0 {
+		return shown, err
+	}
+	told := make(map[string]bool, len(shown))
+	if shown == nil {
+		for _, a := range r.Attributes() {
+			if a.Flags.Has(resource.Visible) {
+				told[a.Name] = true
+			}
+		}
+		told["project_id"] = told["tenant_id"]
+	}
+	maps.Copy(told, shown)
+	for _, name := range r.Aside {
+		delete(told, name)
+	}
+	return told, nil
+}
+
+// nameOf is what names an object in paths.
+func nameOf(r *resource.Resource, o resource.Object, id string) string {
+	if v, ok := r.Service.(resource.Valuer); ok && r.Key != nil {
+		if name, _ := v.Value(o, r.Key.Attribute); name != nil {
+			return fmt.Sprint(name)
+		}
+	}
+	return id
+}
+
+// parentOf is the id of the object below which another is found; empty: it is no sub-resource's.
+func parentOf(r *resource.Resource, o resource.Object) string {
+	v, ok := r.Service.(resource.Valuer)
+	if r.Parent == nil || !ok {
+		return ""
+	}
+	of, _ := v.Value(o, r.Parent.Name+"_id")
+	id, _ := of.(string)
+	return id
+}
+
 // decode reads an object as the caller would get it from a list.
 func decode(ctx context.Context, r *resource.Resource, e *store.Event) (resource.Object, error) {
 	d, ok := r.Service.(decoder)
@@ -287,6 +337,9 @@ func decode(ctx context.Context, r *resource.Resource, e *store.Event) (resource
 	o, err := d.Decode(ctx, e.Data)
 	if err != nil {
 		return nil, fmt.Errorf("event %d: %w", e.Sequence, err)
+	}
+	if b, ok := o.(resource.Based); ok && b.Base().ProjectID == "" {
+		b.Base().ProjectID = e.ProjectID // some objects show it in another form
 	}
 	return o, nil
 }

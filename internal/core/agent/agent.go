@@ -37,7 +37,7 @@ type Agent struct {
 	Configurations     json.RawMessage `json:"configurations" db:"configurations,json"`
 	StartedAt          string          `json:"started_at" db:"started_at"`
 	HeartbeatTimestamp string          `json:"heartbeat_timestamp" db:"heartbeat_timestamp"`
-	RegisteredAt       string          `json:"-" db:"registered_at"`
+	RegisteredAt       string          `json:"registered_at" db:"registered_at"`
 
 	// What follows is only shown.
 	Alive bool `json:"alive"`
@@ -109,6 +109,7 @@ const (
 func newResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "agent", Collection: "agents", Path: "agents", Older: true, NoBulk: true,
+		Aside:    []string{"heartbeat_timestamp", "alive", "resources_synced"},
 		NotFound: "AgentNotFound", NotFoundText: "Agent %s could not be found.",
 	}
 	r.Add(

@@ -122,6 +122,7 @@ func newAssociationResource(parent *resource.Resource) *resource.Resource {
 	r := &resource.Resource{
 		Name: "port_association", Collection: "port_associations", Path: "port_associations", Parent: parent, Older: true,
 		Only:     []resource.Operation{resource.Show, resource.List, resource.Create, resource.Delete},
+		Key:      &resource.Key{Attribute: "fixed_port_id", ID: associationID},
 		NotFound: "LocalIPAssociationNotFound", NotFoundText: "Local IP association with port %s could not be found.",
 	}
 	return r.Add(

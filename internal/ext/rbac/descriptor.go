@@ -57,6 +57,8 @@ const (
 func newResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "rbac_policy", Collection: "rbac_policies", Path: "rbac-policies", Older: true, NoPaging: true, Quota: "rbac_policy",
+		// Entries come and go with attributes of what they open, and are told as that.
+		Untold: true,
 		// The type of an entry that is not there is not known.
 		NotFound: "RbacPolicyNotFound", NotFoundText: "RBAC policy of type unknown with ID %s not found",
 	}

@@ -135,7 +135,7 @@ const (
 func newGroupResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "security_group", Collection: "security_groups", Path: "security-groups", Older: true,
-		Standard: true, Taggable: true, Quota: "security_group",
+		Standard: true, Taggable: true, Quota: "security_group", Aside: []string{"security_group_rules"},
 		NotFound: "SecurityGroupNotFound", NotFoundText: "Security group %s does not exist",
 	}
 	r.Add(

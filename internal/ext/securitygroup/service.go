@@ -418,8 +418,10 @@ func owns(ctx context.Context, g *Group) bool {
 // bump makes a new revision of a group whose rules have changed. Its event
 // carries no rules: they have events of their own.
 func (s *service) bump(ctx context.Context, tx *store.Tx, g *Group) error {
-	if err := collection.Tagged[Group]("security_group")(tx, []*Group{g}); err != nil {
-		return err
+	for _, fill := range []func(*store.Tx, []*Group) error{collection.Tagged[Group]("security_group"), fillGroupTargets} {
+		if err := fill(tx, []*Group{g}); err != nil {
+			return err
+		}
 	}
 	return s.groups.Save(ctx, tx, g)
 }

@@ -75,6 +75,8 @@ func (g *Segment) show() {
 func newResource() *resource.Resource {
 	r := &resource.Resource{
 		Name: "segment", Collection: "segments", Path: "segments", Standard: true, NoBulk: true,
+		// The first segments of a network come and go with it.
+		Untold:   true,
 		NotFound: "SegmentNotFound", NotFoundText: "Segment %s could not be found.",
 	}
 	r.Add(

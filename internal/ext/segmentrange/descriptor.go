@@ -56,8 +56,14 @@ type Range struct {
 	Available []int `json:"available"`
 }
 
-// plain drops what is only shown.
-func (r *Range) plain() { r.Owner, r.Used, r.Available = nil, nil, nil }
+// plain drops what is only shown, but the owner.
+func (r *Range) plain() {
+	r.Owner, r.Used, r.Available = nil, nil, nil
+	if r.ProjectID != "" {
+		owner := r.ProjectID
+		r.Owner = &owner
+	}
+}
 
 var schema = store.Schema{Module: "ext/segmentrange", Steps: [][]string{{
 	`CREATE TABLE network_segment_range (
@@ -82,7 +88,7 @@ func newResource() *resource.Resource {
 	bounds := resource.Rules{"type:range": []any{int64(1), int64(4294967295)}}
 	r := &resource.Resource{
 		Name: "network_segment_range", Collection: "network_segment_ranges", Path: "network-segment-ranges", NativePaging: true,
-		Standard: true, Taggable: true,
+		Standard: true, Taggable: true, Aside: []string{"used", "available"},
 		NotFound: "NetworkSegmentRangeNotFound", NotFoundText: "Network Segment Range %s could not be found.",
 	}
 	r.Add(

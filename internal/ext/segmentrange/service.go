@@ -57,7 +57,6 @@ func (s *service) create(ctx context.Context, tx *store.Tx, r *Range, body *reso
 	if r.Owner != nil {
 		r.ProjectID = *r.Owner
 	}
-	r.plain()
 	switch {
 	case r.NetworkType != "vlan":
 		r.PhysicalNetwork = ""
@@ -70,6 +69,7 @@ func (s *service) create(ctx context.Context, tx *store.Tx, r *Range, body *reso
 	case r.ProjectID == "":
 		return fault.New(fault.Invalid, "ObjectActionError", "Object action create failed because: if NetworkSegmentRange is not shared, it must have a project_id.")
 	}
+	r.plain()
 	if err := checkBounds(r, driver); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -224,11 +225,14 @@ func (e *evaluation) text(name string) string {
 // services are the Parents that a registry's services know.
 type services struct{ registry *resource.Registry }
 
+// errNoResource: a mistake in a rule, which does not go away by itself.
+var errNoResource = errors.New("there is no such resource")
+
 // Parents implements Parents: one query for all ids.
 func (s services) Parents(ctx context.Context, name string, ids []string) (map[string]Parent, error) {
 	r := s.registry.Named(name)
 	if r == nil {
-		return nil, fmt.Errorf("a policy rule asks for the owner of a %s, and there is no such resource", name)
+		return nil, fmt.Errorf("a policy rule asks for the owner of a %s, and %w", name, errNoResource)
 	}
 	// As the caller's project, since whether something is shared depends on
 	// that; as an administrator, since who asks may not see what decides.

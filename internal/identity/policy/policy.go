@@ -323,14 +323,24 @@ func (r *rules) checkScope(v *callerView, l *rule, action string) error {
 
 // Visible implements rest.Enforcer.
 func (e *Engine) Visible(ctx context.Context, res *resource.Resource, objects []resource.Object) []resource.Object {
+	kept, err := e.Seen(ctx, res, objects)
+	if err != nil {
+		e.options.Logger.ErrorContext(ctx, "objects are left out of a list, since policy could not be decided", "resource", res.Name, "error", err)
+	}
+	return kept
+}
+
+// Seen returns those of the objects that the caller may see, in their order.
+// With an error, it could not be found out for others, and may be later.
+func (e *Engine) Seen(ctx context.Context, res *resource.Resource, objects []resource.Object) ([]resource.Object, error) {
 	r := e.current()
 	v := r.viewOf(ctx)
 	if len(objects) == 0 || r.adminsPass && v.who.Admin {
-		return objects
+		return objects, nil
 	}
 	l := r.planOf(res.PolicyAction("get"), res).rule
 	if r.checkScope(v, l, "") != nil {
-		return nil
+		return nil, nil
 	}
 	about := target{resource: res}
 	eval := evaluation{ctx: ctx, rules: r, caller: v, target: &about, parents: parentsOf(ctx), from: e.options.Parents}
@@ -338,43 +348,63 @@ func (e *Engine) Visible(ctx context.Context, res *resource.Resource, objects []
 	for {
 		eval.missing = eval.missing[:0]
 		kept := make([]resource.Object, 0, len(objects))
+		var undecided error
 		for _, o := range objects {
 			about.object = o
 			if eval.rule(l) && eval.err == nil {
 				kept = append(kept, o)
 			}
-			if eval.err != nil {
-				e.options.Logger.ErrorContext(ctx, "an object is left out of a list, since policy could not be decided", "resource", res.Name, "error", eval.err)
-				eval.err = nil
-			}
+			undecided, eval.err = errors.Join(undecided, eval.err), nil
 		}
 		if len(eval.missing) == 0 {
-			return kept
+			return kept, undecided
 		}
 		if err := eval.parents.fetch(ctx, e.options.Parents, eval.missing); err != nil {
-			e.options.Logger.ErrorContext(ctx, "objects are left out of a list, since policy could not be decided", "resource", res.Name, "error", err)
-			return nil
+			return nil, e.lasting(ctx, res, err)
 		}
 	}
 }
 
+// lasting logs an error that lasts until the rules change: what cannot be
+// decided because of it is not shown. It returns all others.
+func (e *Engine) lasting(ctx context.Context, res *resource.Resource, err error) error {
+	if !errors.Is(err, errNoResource) {
+		return err
+	}
+	e.options.Logger.ErrorContext(ctx, "what policy cannot decide about is not shown", "resource", res.Name, "error", err)
+	return nil
+}
+
 // Fields implements rest.Enforcer.
 func (e *Engine) Fields(ctx context.Context, res *resource.Resource, o resource.Object, fields map[string]bool) map[string]bool {
+	shown, err := e.Shown(ctx, res, o, fields)
+	if err != nil {
+		e.options.Logger.ErrorContext(ctx, "attributes are not shown, since policy could not be decided", "resource", res.Name, "error", err)
+	}
+	return shown
+}
+
+// Shown returns the members of the object that are shown: those of fields
+// (nil: all) that the caller may see. With an error, it could not be found out
+// for others, and may be later.
+func (e *Engine) Shown(ctx context.Context, res *resource.Resource, o resource.Object, fields map[string]bool) (map[string]bool, error) {
 	r := e.current()
 	v := r.viewOf(ctx)
 	if r.adminsPass && v.who.Admin {
-		return fields
+		return fields, nil
 	}
 	guarded := r.planOf(res.PolicyAction("get"), res).shown
 	eval := evaluation{ctx: ctx, rules: r, caller: v, target: &target{resource: res, object: o}, parents: parentsOf(ctx), from: e.options.Parents}
 	var shown map[string]bool
+	var undecided error
 	for _, g := range guarded {
 		if fields != nil && !fields[g.attribute] {
 			continue
 		}
 		ok, err := eval.decide(func() bool { return eval.rule(g.rule) })
 		if err != nil {
-			e.options.Logger.ErrorContext(ctx, "an attribute is not shown, since policy could not be decided", "resource", res.Name, "attribute", g.attribute, "error", err)
+			undecided = errors.Join(undecided, e.lasting(ctx, res, fmt.Errorf("attribute %s: %w", g.attribute, err)))
+			eval.err = nil
 		}
 		if ok && err == nil {
 			continue
@@ -385,9 +415,9 @@ func (e *Engine) Fields(ctx context.Context, res *resource.Resource, o resource.
 		delete(shown, g.attribute)
 	}
 	if shown == nil {
-		return fields
+		return fields, undecided
 	}
-	return shown
+	return shown, undecided
 }
 
 // allOf returns a copy of fields, or the names of all visible attributes.
