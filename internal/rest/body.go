@@ -20,6 +20,14 @@ var errInvalidData = fault.BadRequest("Body contains invalid data")
 
 // read returns the bytes of the body, empty when there is none.
 func (c *call) read() ([]byte, error) {
+	if !c.hasBody {
+		c.hasBody = true
+		c.body, c.bodyErr = c.receive()
+	}
+	return c.body, c.bodyErr
+}
+
+func (c *call) receive() ([]byte, error) {
 	if c.r.ContentLength == 0 {
 		return nil, nil
 	}

@@ -49,7 +49,7 @@ func (e *edge) addResource(r *resource.Resource) {
 		{resource.Delete, http.MethodDelete, path + "/{id}", s.delete},
 	} {
 		if r.Serves(o.operation) {
-			e.root.add(o.method, o.path, r.Name, o.serve)
+			e.root.add(o.method, o.path, r.Name, o.serve).ownTurn = o.operation == resource.List
 		}
 	}
 	s.addHistory(path)
@@ -98,6 +98,13 @@ func (s *collection) list(c *call) error {
 	}
 	list, err := c.edge.listQuery(s.Resource, q)
 	if err != nil {
+		return err
+	}
+	turns := c.edge.requests
+	if list.Limit == 0 || list.Limit > longPage {
+		turns = c.edge.lists
+	}
+	if err := c.enter(turns); err != nil {
 		return err
 	}
 	c.position()

@@ -37,6 +37,8 @@ type Options struct {
 	LinkPrefix string // optional
 	// AuthenticateURI is where clients are told to get a token (www_authenticate_uri).
 	AuthenticateURI string // optional
+	// Limits of what is carried out at a time. Default: none.
+	Limits Limits // optional
 	// Away are the errors of dependencies that cannot be reached now, e.g. that the store is closed.
 	Away []error // optional
 	// Healthy is asked by GET /healthcheck; an error is a 503. nil: always healthy.
@@ -57,6 +59,8 @@ type edge struct {
 	emptyFilters     bool
 	duration         *prometheus.HistogramVec
 	streams          *streamMetrics // nil: not measured
+	// requests and lists let so many through at a time; nil: all.
+	requests, lists *turns
 }
 
 // New returns the handler of the API. It panics on resources and routes that
@@ -69,6 +73,8 @@ func New(o Options) http.Handler {
 		o.MaxBody = 114688
 	}
 	e := &edge{Options: o}
+	e.requests = newTurns(o.Limits.Requests, o.Limits.ProjectRequests, o.Limits)
+	e.lists = newTurns(o.Limits.Lists, o.Limits.ProjectLists, o.Limits)
 	_, e.filterValidation = o.Registry.Extension("filter-validation")
 	_, e.emptyFilters = o.Registry.Extension("empty-string-filtering")
 	if o.Metrics != nil {
@@ -81,6 +87,8 @@ func New(o Options) http.Handler {
 		if o.Watch != nil {
 			e.streams = newStreamMetrics(o.Metrics)
 		}
+		e.requests.measure(o.Metrics, "request")
+		e.lists.measure(o.Metrics, "list")
 	}
 	e.addDiscovery()
 	e.addDocument()
@@ -106,6 +114,11 @@ type call struct {
 	names  []string // of path parameters
 	params []string
 	status int // 0 until answered
+	place  place
+	// body is what read has read, and its error.
+	body    []byte
+	bodyErr error
+	hasBody bool
 }
 
 // globalID is the form of request ids that callers may hand on.
@@ -126,6 +139,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			c.panicked(p)
 		}
+		c.leave()
 		c.account(time.Since(begin))
 	}()
 	if err := c.serve(); err != nil {
@@ -169,6 +183,15 @@ func (c *call) serve() error {
 		return &methodNotAllowed{end.allow()}
 	}
 	c.label, c.names, c.params = endpoint.label, endpoint.params, params
+	if c.r.Method != http.MethodGet {
+		// A client that sends slowly waits without a place.
+		_, _ = c.read() // who needs the body gets the error
+	}
+	if !endpoint.ownTurn {
+		if err := c.enter(c.edge.requests); err != nil {
+			return err
+		}
+	}
 	return endpoint.serve(c)
 }
 
@@ -229,6 +252,7 @@ func (c *call) write(status int, contentType string, body []byte) {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	c.status = status
+	c.leave() // a client may take as long as it likes to read
 	c.w.WriteHeader(status)
 	// An error here means that the client is gone; there is nobody to tell.
 	_, _ = c.w.Write(body)

@@ -59,7 +59,7 @@ func (e *edge) addStreams() {
 		return
 	}
 	e.Pace = e.Pace.withDefaults()
-	e.root.add(http.MethodGet, "/watch", watchLabel, (*call).watch)
+	e.root.add(http.MethodGet, "/watch", watchLabel, (*call).watch).ownTurn = true // it has limits of its own
 }
 
 // position notes in the answer where to watch from; called before what is answered is read.

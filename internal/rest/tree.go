@@ -22,12 +22,14 @@ type endpoint struct {
 	label string
 	// params are the names of the path's parameters, in order.
 	params []string
-	serve  func(*call) error
+	// ownTurn: it enters by itself, when it knows what it is going to do.
+	ownTurn bool
+	serve   func(*call) error
 }
 
 // add registers an endpoint; segments in braces are parameters. A duplicate
 // panics: two owners of one path are a mistake in the program.
-func (n *node) add(method, path, label string, serve func(*call) error) {
+func (n *node) add(method, path, label string, serve func(*call) error) *endpoint {
 	e := &endpoint{label: label, serve: serve}
 	for _, segment := range strings.Split(strings.Trim(path, "/"), "/") {
 		if strings.HasPrefix(segment, "{") && strings.HasSuffix(segment, "}") {
@@ -54,6 +56,7 @@ func (n *node) add(method, path, label string, serve func(*call) error) {
 		panic(fmt.Sprintf("route %s %s is registered twice", method, path))
 	}
 	n.endpoints[method] = e
+	return e
 }
 
 func alike(segment string) string { return strings.ReplaceAll(segment, "-", "_") }
