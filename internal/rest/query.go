@@ -110,6 +110,9 @@ var tagFilters = map[string]resource.TagCondition{
 func (e *edge) listQuery(r *resource.Resource, q query) (*resource.Query, error) {
 	list := &resource.Query{}
 	values := q.byName()
+	if !r.NativePaging && values["tenant_id"] != nil && values["project_id"] != nil && r.Attribute("tenant_id") != nil {
+		return nil, fault.New(fault.Invalid, "TenantIdProjectIdFilterConflict", "Both tenant_id and project_id passed as filters.")
+	}
 	var unknown []any
 	total := 0
 	for _, p := range q {

@@ -51,7 +51,7 @@ func TestQuery(t *testing.T) {
 		{"admin_state_up=maybe", "400 InvalidInput: Invalid input for operation: 'maybe' cannot be converted to boolean."},
 		{"revision_number=3&revision_number=-9999999999999999999999", "revision_number=[3,-9223372036854775808]"},
 		{"project_id=p", `tenant_id=["p"]`},
-		{"tenant_id=p&project_id=q", `tenant_id=["p"]; tenant_id=["q"]`},
+		{"tenant_id=p&project_id=q", "400 TenantIdProjectIdFilterConflict: Both tenant_id and project_id passed as filters."},
 		{"fixed_ips=ip_address%3D10.0.0.5&fixed_ips=subnet_id=s", `fixed_ips=[{"ip_address":["10.0.0.5"],"subnet_id":["s"]}]`},
 		{"fixed_ips=True", ""},
 		{"fixed_ips=x", "400 InvalidInput: Invalid input for operation: 'x' is not of the form <key>=[value]."},

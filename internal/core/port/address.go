@@ -99,6 +99,9 @@ func serving(p *Port, subnets []*subnet.Subnet, had []FixedIP) ([]*subnet.Subnet
 }
 
 func (s *Service) wishFor(p *Port, members map[string]any, subnets []*subnet.Subnet, had []FixedIP, before []wish) (wish, error) {
+	if len(subnets) == 0 {
+		return wish{}, fault.InvalidInput("IP allocation requires subnets for network")
+	}
 	subnetID, _ := members["subnet_id"].(string)
 	text, _ := members["ip_address"].(string)
 	var on *subnet.Subnet

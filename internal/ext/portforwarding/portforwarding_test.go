@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 	plain := w.project.Create("floatingip", `{"floating_network_id": %q, "port_id": %q}`, w.external, w.other)
 	w.Refused(last(w.project.In(plain.ID()).TryCreate("port_forwarding", "%s", w.body(`"internal_port": 1, "external_port": 1`))), fault.Conflict, "FloatingIPPortAlreadyAssociated", "")
 	err = create(`{"internal_port_id": %q, "internal_ip_address": %q, "protocol": "udp", "internal_port": 1, "external_port": 1}`, w.other, w.at)
-	w.Refused(err, fault.Conflict, "FloatingIPPortAlreadyAssociated", "")
+	w.Refused(err, fault.Conflict, "PortHasBindingFloatingIP", "")
 
 	// What forwardings need stays.
 	w.Refused(last(w.project.TryAct("router", w.router, "remove_router_interface", `{"subnet_id": %q}`, w.subnet)), fault.Conflict, "RouterInterfaceInUseByFloatingIP", "")

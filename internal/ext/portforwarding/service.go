@@ -157,7 +157,8 @@ func (s *service) checkPort(tx *store.Tx, f *Forwarding) error {
 	if err != nil || of == nil {
 		return err
 	}
-	return associated(of, f.InternalPortID, f.InternalIPAddress)
+	return fault.New(fault.Conflict, "PortHasBindingFloatingIP", "Cannot create port forwarding to floating IP %s (%s) with port %s using fixed IP %s, as that port already has a binding floating IP.",
+		of.Address, of.ID, f.InternalPortID, f.InternalIPAddress)
 }
 
 // fixedIPs are a port's addresses as Neutron words them.

@@ -293,7 +293,7 @@ func TestRouterRefusals(t *testing.T) {
 		{"other address of an interface", func(w *world) ([]string, error) {
 			p := w.project.Act("router", w.router().ID(), "add_router_interface", `{"subnet_id": %q}`, w.subnet).Text("port_id")
 			return []string{"PORT", p}, last(w.project.TryUpdate("port", p, `{"fixed_ips": [{"ip_address": "10.0.0.2"}]}`))
-		}, fault.Invalid, "BadRequest", "Bad ports request: IP updates for port PORT are not allowed."},
+		}, fault.Invalid, "IPAddressChangeNotAllowed", "IP updates for port PORT are not allowed"},
 		{"port that looks like one of another project's router", func(w *world) ([]string, error) {
 			r := w.As("project2").Create("router", `{}`).ID()
 			return []string{"ROUTER", r}, last(w.project.TryCreate("port", `{"network_id": %q, "device_owner": "network:router_interface", "device_id": %q}`, w.private, r))

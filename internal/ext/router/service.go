@@ -380,7 +380,7 @@ func notOwned(deviceID string) error {
 func (s *service) checkAddresses(_ context.Context, tx *store.Tx, old, now *port.Port) error {
 	if slices.Contains(interfaceOwners, old.DeviceOwner) || old.DeviceOwner == port.OwnerFloatingIP {
 		if !slices.Equal(addresses4(old), addresses4(now)) {
-			return bad("ports", "IP updates for port %s are not allowed", old.ID)
+			return fault.New(fault.Invalid, "IPAddressChangeNotAllowed", "IP updates for port %s are not allowed", old.ID)
 		}
 	}
 	list, err := s.floating.Table.SelectBare(tx, "WHERE t.port_id = ?", old.ID)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -50,7 +51,11 @@ func TestRanges(t *testing.T) {
 		{`{"network_type": "vxlan", "minimum": 0, "maximum": 2}`, "HTTPBadRequest", ""},
 	} {
 		_, err := admin.TryCreate("network_segment_range", "%s", c.body)
-		k.Refused(err, fault.Invalid, c.typ, c.text)
+		kind := fault.Invalid
+		if strings.HasSuffix(c.typ, "RangeError") { // these have no status in Neutron
+			kind = fault.Unmapped
+		}
+		k.Refused(err, kind, c.typ, c.text)
 	}
 	_, err = admin.TryCreate("network_segment_range", `{"network_type": "vxlan", "minimum": 1102, "maximum": 1200}`)
 	k.Refused(err, fault.Conflict, "NetworkSegmentRangeOverlaps", "Network segment range overlaps with range(s) with id "+own.ID())

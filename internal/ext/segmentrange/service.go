@@ -67,7 +67,7 @@ func (s *service) create(ctx context.Context, tx *store.Tx, r *Range, body *reso
 	case r.Shared:
 		r.ProjectID = ""
 	case r.ProjectID == "":
-		return fault.New(fault.Invalid, "ObjectActionError", "Object action create failed because: if NetworkSegmentRange is not shared, it must have a project_id.")
+		return fault.New(fault.Unmapped, "ObjectActionError", "Object action create failed because: if NetworkSegmentRange is not shared, it must have a project_id.")
 	}
 	r.plain()
 	if err := checkBounds(r, driver); err != nil {
@@ -89,7 +89,7 @@ func checkBounds(r *Range, driver network.RangedDriver) error {
 		if r.NetworkType == "vlan" {
 			typ, kind, text = "NetworkVlanRangeError", "VLAN", "Invalid network %s range: '(%d, %d)' - '"+reason+"'."
 		}
-		return fault.New(fault.Invalid, typ, text, append([]any{kind, r.Minimum, r.Maximum}, args...)...)
+		return fault.New(fault.Unmapped, typ, text, append([]any{kind, r.Minimum, r.Maximum}, args...)...)
 	}
 	for _, id := range []int{r.Minimum, r.Maximum} {
 		if id < 1 || id > driver.Greatest() {
