@@ -2,18 +2,23 @@ package api
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	message "isospin/api/feed"
+	"isospin/internal/feed"
+	"isospin/internal/identity/keystone/keystonetest"
 	"isospin/internal/store"
 	"isospin/internal/store/storetest"
 	"isospin/test/servertest"
@@ -28,26 +33,46 @@ import (
 //	409 NetworkInUse Unable to …      status, type and message of an error; a status alone: no body
 //	rows: network +1 ~1 -1, port +1   what became of the tables since the heading or the last "rows:"
 //	events: create network $n, …      and which events there were
-//	attach h1 10.0.0.1                a host attaches to the feed
+//	attach h1 10.0.0.1                a host attaches to the feed; with "router" behind, it
+//	                                  also carries routers
 //	report h1 $port ACTIVE dhcp       and reports on a port, as its Open vSwitch (default) or DHCP agent
+//	report h1 trunk:$trunk ERROR      or on a trunk
 //	config [ml2] x = y                at the top: configuration of the server
+//	caller NAME PROJECT ROLE,ROLE     at the top: Keystone decides who calls, and NAME is
+//	                                  a token: "X-Auth-Token: NAME". Without one, it is admin's.
+//	                                  PROJECT "-": a token of the whole system.
 //
 // A request that begins with ~ is repeated until its answer is as expected.
 // Of an object, the answer must have the members that are written; of a list,
 // exactly the items, in any order when the first is "~". "$name" is what it
 // was when it first came; "*" is anything, "!" that there is no such member.
+// "$long" is a text of 4,096 characters.
+//
+// An answer "?" is replaced in the file by the error that came, by
+//
+//	go test ./test/api -run TestScripts -update
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.api")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
+	var errors errorLog
+	var played atomic.Int32
+	t.Cleanup(func() { // after all that run in parallel
+		if int(played.Load()) == len(files) && !t.Failed() {
+			errors.check(t)
+		}
+	})
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".api"), func(t *testing.T) {
 			t.Parallel()
-			play(t, file)
+			play(t, file, &errors)
+			played.Add(1)
 		})
 	}
 }
+
+var update = flag.Bool("update", false, "write what the tests found into the files that they compare with")
 
 type player struct {
 	whole *testing.T // of the file: hosts stay attached from one heading to the next
@@ -57,6 +82,9 @@ type player struct {
 	rows   map[string]map[string]string
 	events int64
 	file   string
+	errors *errorLog
+	filled map[int]string // answers to be written into the file, by line
+	cloud  bool           // callers have tokens
 }
 
 type step struct {
@@ -64,12 +92,13 @@ type step struct {
 	text string // continued lines joined
 }
 
-func play(t *testing.T, file string) {
+func play(t *testing.T, file string, errors *errorLog) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var conf strings.Builder
+	var cloud *keystonetest.Keystone
 	type section struct {
 		title string
 		steps []step
@@ -80,6 +109,17 @@ func play(t *testing.T, file string) {
 		case strings.TrimSpace(line) == "" || strings.HasPrefix(line, "# "):
 		case strings.HasPrefix(line, "config "):
 			conf.WriteString(strings.Replace(strings.TrimPrefix(line, "config "), "] ", "]\n", 1) + "\n")
+		case strings.HasPrefix(line, "caller "):
+			words := strings.Fields(line)
+			if len(words) != 4 {
+				t.Fatalf("%s:%d: want: caller NAME PROJECT ROLE,ROLE", file, i+1)
+			}
+			if cloud == nil {
+				cloud = keystonetest.Start(t)
+				cloud.Add("admin", keystonetest.Token{UserID: "admin", ProjectID: "fake_project_id", Roles: []string{"admin", "manager", "member", "reader"}})
+				conf.WriteString(cloud.Config())
+			}
+			cloud.Add(words[1], keystonetest.Token{UserID: words[1], ProjectID: strings.TrimSuffix(words[2], "-"), System: words[2] == "-", Roles: strings.Split(words[3], ",")})
 		case strings.HasPrefix(line, "## "):
 			sections = append(sections, section{title: line[3:]})
 		case len(sections) == 0:
@@ -93,9 +133,10 @@ func play(t *testing.T, file string) {
 			s.steps = append(s.steps, step{i + 1, line})
 		}
 	}
-	p := &player{whole: t, Server: servertest.Start(t, servertest.Networks+conf.String()), vars: map[string]string{}, hosts: map[string]*servertest.Host{}, file: file}
+	p := &player{whole: t, Server: servertest.Start(t, servertest.Networks+conf.String()), vars: map[string]string{"$long": strings.Repeat("x", 4096)}, hosts: map[string]*servertest.Host{}, file: file, errors: errors, filled: map[int]string{}, cloud: cloud != nil}
+	defer p.write(t)
 	for _, s := range sections {
-		if !t.Run(s.title, func(t *testing.T) { p.section(t, s.steps) }) {
+		if !t.Run(s.title, func(t *testing.T) { p.section(t, s.steps) }) && !*update {
 			return // what follows builds upon it
 		}
 	}
@@ -112,7 +153,7 @@ func play(t *testing.T, file string) {
 var (
 	variable = regexp.MustCompile(`\$[a-z][a-zA-Z0-9]*`)
 	header   = regexp.MustCompile(`^[A-Z][A-Za-z-]+: `)
-	status   = regexp.MustCompile(`^[0-9]{3}( |$)`)
+	status   = regexp.MustCompile(`^([0-9]{3}( |$)|\?$)`)
 )
 
 func (p *player) expand(s string) string {
@@ -143,8 +184,13 @@ func (p *player) section(t *testing.T, steps []step) {
 		case "events:":
 			p.checkEvents(t, at, rest)
 		case "attach":
-			name, address, _ := strings.Cut(rest, " ")
-			h := p.Host(name, servertest.OpenVSwitch(address), &message.Function{AgentType: "DHCP agent", Binary: "neutron-dhcp-agent", Topic: "N/A", AvailabilityZone: "nova", Configurations: `{}`})
+			words := append(strings.Fields(rest), "", "")
+			name := words[0]
+			functions := []*message.Function{servertest.OpenVSwitch(words[1]), {AgentType: "DHCP agent", Binary: "neutron-dhcp-agent", Topic: "N/A", AvailabilityZone: "nova", Configurations: `{}`}}
+			if words[2] == "router" {
+				functions = append(functions, &message.Function{AgentType: "L3 agent", Binary: "neutron-l3-agent", Topic: "l3_agent", AvailabilityZone: "nova", Configurations: `{"agent_mode": "legacy"}`})
+			}
+			h := p.Host(name, functions...)
 			h.Attach(p.whole)
 			p.hosts[name] = h
 		case "report":
@@ -157,8 +203,54 @@ func (p *player) section(t *testing.T, steps []step) {
 			if i == len(steps) || !status.MatchString(steps[i].text) {
 				t.Fatalf("%s: no answer follows", at)
 			}
+			if p.cloud && !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "X-Auth-Token:") }) {
+				headers = append(headers, "X-Auth-Token: admin")
+			}
+			if steps[i].text == "?" && *update {
+				p.fill(t, at, s.text, headers, steps[i].line)
+				continue
+			}
 			p.request(t, at, s.text, headers, steps[i].text)
 		}
+	}
+}
+
+// fill makes a request and keeps the error that came for the file.
+func (p *player) fill(t *testing.T, at, request string, headers []string, line int) {
+	method, rest, _ := strings.Cut(request, " ")
+	path, body, _ := strings.Cut(rest, " ")
+	a, err := p.Do(method, p.expand(path), p.expand(body), headers...)
+	if err != nil {
+		t.Fatalf("%s: %v", at, err)
+	}
+	typ, message := a.Error()
+	if a.Status < http.StatusBadRequest || typ == "" {
+		t.Errorf("%s: is no error: %s", at, a)
+		return
+	}
+	for name, value := range p.vars {
+		if len(value) == len("00000000-0000-4000-8000-000000000000") {
+			message = strings.ReplaceAll(message, value, name)
+		}
+	}
+	p.filled[line] = fmt.Sprintf("%d %s %s", a.Status, typ, message)
+}
+
+// write puts the answers that were missing into the file.
+func (p *player) write(t *testing.T) {
+	if len(p.filled) == 0 {
+		return
+	}
+	raw, err := os.ReadFile(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(raw), "\n")
+	for line, text := range p.filled {
+		lines[line-1] = strings.ReplaceAll(text, "\n", "\\n")
+	}
+	if err := os.WriteFile(p.file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -176,6 +268,10 @@ func (p *player) request(t *testing.T, at, request string, headers []string, ans
 		vars := maps.Clone(p.vars)
 		wrong := p.compare(a, answer)
 		if wrong == "" {
+			if a.Status >= http.StatusBadRequest {
+				typ, message := a.Error()
+				p.errors.add(a.Status, typ, message)
+			}
 			return
 		}
 		p.vars = vars
@@ -208,7 +304,7 @@ func (p *player) compare(a *servertest.Answer, want string) string {
 		return p.match("", expected, have)
 	default:
 		typ, message := a.Error()
-		if have := typ + " " + message; have != p.expand(rest) {
+		if have := typ + " " + strings.ReplaceAll(message, "\n", `\n`); have != p.expand(rest) {
 			return "another error: " + have
 		}
 	}
@@ -346,6 +442,16 @@ func (p *player) report(t *testing.T, at string, words []string) {
 	if h == nil || len(words) < 3 {
 		t.Fatalf("%s: want: report HOST PORT STATE [dhcp]", at)
 	}
+	state := message.State(message.State_value["STATE_"+words[2]])
+	if id, trunk := strings.CutPrefix(p.expand(words[1]), "trunk:"); trunk {
+		held := func() *message.Object { return h.Objects()[feed.Key{Kind: message.Kind_KIND_TRUNK, ID: id}] }
+		p.Settle(t)
+		servertest.Eventually(t, h.Name+" has trunk "+id, func() bool { return held() != nil && h.Differs() == "" })
+		if err := h.Report(&message.Applied{Kind: message.Kind_KIND_TRUNK, Id: id, Revision: held().GetTrunk().GetRevision(), AgentType: "Open vSwitch agent", State: state}); err != nil {
+			t.Fatalf("%s: %v", at, err)
+		}
+		return
+	}
 	id := p.expand(words[1])
 	servertest.Eventually(t, h.Name+" has port "+id, func() bool { return h.Port(id) != nil })
 	agentType := "Open vSwitch agent"
@@ -358,7 +464,6 @@ func (p *player) report(t *testing.T, at string, words []string) {
 		revision = h.Port(id).GetRevision()
 		return h.Differs() == ""
 	})
-	state := message.State(message.State_value["STATE_"+words[2]])
 	if err := h.Report(&message.Applied{Kind: message.Kind_KIND_PORT, Id: id, Revision: revision, AgentType: agentType, State: state}); err != nil {
 		t.Fatalf("%s: %v", at, err)
 	}
