@@ -187,6 +187,9 @@ func start(ctx context.Context, o Options) (_ *Server, opened bool, _ error) {
 	if err := s.Hub.Start(ctx); err != nil {
 		return nil, s.Store != nil, err
 	}
+	if err := s.Core.Agents.Resume(ctx); err != nil {
+		return nil, true, err
+	}
 	if err := s.newNotifiers(); err != nil {
 		return nil, s.Store != nil, err
 	}
@@ -307,6 +310,7 @@ func (s *Server) Run(ctx context.Context) error {
 		running.Go(func() { run(ctx) })
 	}
 	running.Go(func() { s.background(ctx) })
+	running.Go(func() { s.heed(ctx) })
 	running.Go(func() {
 		if err := s.serveFeed(ctx); err != nil {
 			cancel(err)
@@ -332,6 +336,22 @@ func (s *Server) background(ctx context.Context) {
 		}
 		running.Wait()
 	})
+}
+
+// heed notes whether the database answers, for the liveness of agents.
+func (s *Server) heed(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if s.Hub.Current(ctx) == nil {
+			s.Core.Agents.Reachable()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // holderName names this process, unlike any other.

@@ -264,8 +264,11 @@ func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, err
 		c.close()
 		return nil, fmt.Errorf("[database] connection: the server is %q; MariaDB 10.6 or newer is needed", version)
 	}
-	_, err = c.connection.exec("ROLLBACK", nil)
-	return c, err
+	if _, err = c.connection.exec("ROLLBACK", nil); err != nil {
+		c.close()
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return c, nil
 }
 
 // mariadbSession is one connection. It is never in autocommit mode: a first

@@ -90,7 +90,8 @@ type Options struct {
 // Service is the agents collection.
 type Service struct {
 	*collection.Collection[Agent, *Agent]
-	down time.Duration
+	down    time.Duration
+	silence silence
 	// OnReport hooks run in the transaction of a host's first report of an
 	// agent, when its configuration changes, when it comes back, and when an
 	// administrator enables it.
@@ -184,7 +185,10 @@ func New(o Options) *Service {
 }
 
 // since is the oldest heartbeat of an agent that is alive.
-func (s *Service) since() string { return s.Now().Add(-s.down).UTC().Format(TimeFormat) }
+func (s *Service) since() string {
+	now := s.Now()
+	return now.Add(-s.down - s.silence.at(now)).UTC().Format(TimeFormat)
+}
 
 // IsAlive tells whether the agent was heard of lately.
 func (s *Service) IsAlive(a *Agent) bool { return a.HeartbeatTimestamp >= s.since() }
