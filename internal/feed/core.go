@@ -82,7 +82,7 @@ func (h *Hub) ProjectCore(s Services) {
 		}
 		return list
 	}
-	h.settled[feed.Kind_KIND_PORT] = settledPorts(s.Ports)
+	h.together[feed.Kind_KIND_PORT] = portReports{s.Ports}
 }
 
 func add(m map[string]map[string]struct{}, key, member string) {

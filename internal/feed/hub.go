@@ -84,9 +84,9 @@ type Hub struct {
 	complete map[feed.Kind][]Completion
 	// beside run as long as Run does.
 	beside []func(ctx context.Context)
-	// settled tell, by kind, which reports say nothing new.
-	settled map[feed.Kind]settledFunc
-	reports *turns[hostReport]
+	// together takes the reports on a kind of which there are many.
+	together map[feed.Kind]portReports
+	reports  *turns[hostReport]
 }
 
 // Completion adds what one family knows to an object that another renders.
@@ -97,7 +97,7 @@ type Completion func(c *Copy, host string, o *feed.Object)
 func New(o Options) *Hub {
 	h := &Hub{
 		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), rounds: newRounds(),
-		applied: map[feed.Kind]AppliedFunc{}, settled: map[feed.Kind]settledFunc{}, complete: map[feed.Kind][]Completion{},
+		applied: map[feed.Kind]AppliedFunc{}, together: map[feed.Kind]portReports{}, complete: map[feed.Kind][]Completion{},
 	}
 	h.reports = &turns[hostReport]{most: reportsAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
 	return h

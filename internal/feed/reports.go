@@ -12,10 +12,6 @@ import (
 // several. It is idempotent and ignores what is late or about nothing.
 type AppliedFunc func(ctx context.Context, tx *store.Tx, host string, a *feed.Applied) error
 
-// settledFunc tells of each report of a kind whether it is known already and
-// changes nothing. It reads once for all of them.
-type settledFunc func(tx *store.Tx, list []hostApplied) ([]bool, error)
-
 type hostApplied struct {
 	host string
 	*feed.Applied
@@ -49,7 +45,10 @@ func (h *Hub) news(ctx context.Context, host string, applied []*feed.Applied) ([
 	var news []*feed.Applied
 	for _, a := range applied {
 		switch {
-		case h.settled[a.Kind] != nil:
+		case h.takenTogether(a.Kind):
+			if _, sensible := portStatuses[a.State]; !sensible {
+				continue
+			}
 			byKind[a.Kind] = append(byKind[a.Kind], hostApplied{host, a})
 		case h.applied[a.Kind] != nil:
 			news = append(news, a)
@@ -60,7 +59,7 @@ func (h *Hub) news(ctx context.Context, host string, applied []*feed.Applied) ([
 	}
 	err := h.store.View(ctx, func(tx *store.Tx) error {
 		for kind, list := range byKind {
-			known, err := h.settled[kind](tx, list)
+			known, err := h.together[kind].known(tx, list)
 			if err != nil {
 				return err
 			}
@@ -75,16 +74,29 @@ func (h *Hub) news(ctx context.Context, host string, applied []*feed.Applied) ([
 	return news, err
 }
 
+func (h *Hub) takenTogether(kind feed.Kind) bool {
+	_, is := h.together[kind]
+	return is
+}
+
 func (h *Hub) storeReports(ctx context.Context, reports []hostReport) []error {
 	return alone(reports, func(list []hostReport) error {
 		return h.store.Tx(ctx, func(tx *store.Tx) error {
+			byKind := map[feed.Kind][]hostApplied{}
 			for _, r := range list {
 				for _, a := range r.applied {
-					if f := h.applied[a.Kind]; f != nil {
+					if h.takenTogether(a.Kind) {
+						byKind[a.Kind] = append(byKind[a.Kind], hostApplied{r.host, a})
+					} else if f := h.applied[a.Kind]; f != nil {
 						if err := f(ctx, tx, r.host, a); err != nil {
 							return err
 						}
 					}
+				}
+			}
+			for kind, list := range byKind {
+				if err := h.together[kind].store(ctx, tx, list); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -92,14 +104,24 @@ func (h *Hub) storeReports(ctx context.Context, reports []hostReport) []error {
 	})
 }
 
-// settledPorts are reports on ports that change nothing.
-func settledPorts(ports *port.Service) settledFunc {
-	statuses := map[feed.State]string{feed.State_STATE_ACTIVE: port.StatusActive, feed.State_STATE_DOWN: port.StatusDown, feed.State_STATE_ERROR: port.StatusError}
-	return func(tx *store.Tx, list []hostApplied) ([]bool, error) {
-		words := make([]port.Word, len(list))
-		for i, a := range list {
-			words[i] = port.Word{Host: a.host, Applied: port.Applied{ID: a.Id, Generation: a.Revision, AgentType: a.AgentType, Status: statuses[a.State]}}
-		}
-		return ports.Known(tx, words)
+// portReports takes hosts' reports on ports.
+type portReports struct{ ports *port.Service }
+
+var portStatuses = map[feed.State]string{feed.State_STATE_ACTIVE: port.StatusActive, feed.State_STATE_DOWN: port.StatusDown, feed.State_STATE_ERROR: port.StatusError}
+
+// known tells of each report whether it changes nothing.
+func (p portReports) known(tx *store.Tx, list []hostApplied) ([]bool, error) {
+	return p.ports.Known(tx, wordsOf(list))
+}
+
+func (p portReports) store(ctx context.Context, tx *store.Tx, list []hostApplied) error {
+	return p.ports.ReportAll(ctx, tx, wordsOf(list))
+}
+
+func wordsOf(list []hostApplied) []port.Word {
+	words := make([]port.Word, len(list))
+	for i, a := range list {
+		words[i] = port.Word{Host: a.host, Applied: port.Applied{ID: a.Id, Generation: a.Revision, AgentType: a.AgentType, Status: portStatuses[a.State]}}
 	}
+	return words
 }

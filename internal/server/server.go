@@ -21,10 +21,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	message "isospin/api/feed"
 	"isospin/internal/config"
 	"isospin/internal/core"
-	"isospin/internal/core/port"
 	"isospin/internal/driver/mech"
 	_ "isospin/internal/driver/mech/all"
 	"isospin/internal/driver/segment"
@@ -174,7 +172,6 @@ func start(ctx context.Context, o Options) (_ *Server, opened bool, _ error) {
 	s.Hub = feed.New(feed.Options{Store: s.Store, Logger: o.Logger})
 	s.Hub.ProjectCore(feed.Services{Networks: s.Core.Networks, Subnets: s.Core.Subnets, Ports: s.Core.Ports, Agents: s.Core.Agents})
 	s.feed = feed.NewServer(feed.ServerOptions{Hub: s.Hub, Store: s.Store, Agents: s.Core.Agents, Logger: o.Logger})
-	s.Hub.OnApplied(message.Kind_KIND_PORT, reportPort(s.Core.Ports))
 	for _, m := range modules {
 		if err := m.Install(s.Core, s.Hub); err != nil {
 			return nil, true, fmt.Errorf("extension family %s: %w", m.Name, err)
@@ -228,19 +225,6 @@ func paginationLimit(c *config.Config) (int, error) {
 		return 0, fmt.Errorf("[DEFAULT] pagination_max_limit: %q is neither a number nor \"infinite\"", text)
 	}
 	return max(n, 0), nil
-}
-
-func reportPort(ports *port.Service) func(context.Context, *store.Tx, string, *message.Applied) error {
-	statuses := map[message.State]string{
-		message.State_STATE_ACTIVE: port.StatusActive, message.State_STATE_DOWN: port.StatusDown, message.State_STATE_ERROR: port.StatusError,
-	}
-	return func(ctx context.Context, tx *store.Tx, host string, a *message.Applied) error {
-		status, ok := statuses[a.State]
-		if !ok {
-			return nil
-		}
-		return ports.Report(ctx, tx, host, port.Applied{ID: a.Id, Generation: a.Revision, AgentType: a.AgentType, Status: status})
-	}
 }
 
 // listen opens the API's and the agents' sockets.

@@ -139,6 +139,11 @@ func (c *Collection[T, P]) emit(ctx context.Context, tx *store.Tx, o *T, op stor
 	})
 }
 
+// Changed emits the event of an object whose row was not stored by Save but with others.
+func (c *Collection[T, P]) Changed(ctx context.Context, tx *store.Tx, o *T) {
+	c.emit(ctx, tx, o, store.Updated)
+}
+
 // Bump gives an object a new revision because something of its children
 // changed, and emits its event with what is stored now.
 func (c *Collection[T, P]) Bump(ctx context.Context, tx *store.Tx, id string) error {

@@ -220,25 +220,76 @@ func (s *Service) Known(tx *store.Tx, words []Word) ([]bool, error) {
 // Report notes what a host did with a port. A report about an older binding,
 // another host's port or a deleted one is ignored.
 func (s *Service) Report(ctx context.Context, tx *store.Tx, host string, a Applied) error {
-	p, err := s.Table.Get(tx, a.ID)
-	if err == store.ErrNoRow {
-		return nil
-	}
+	return s.ReportAll(ctx, tx, []Word{{host, a}})
+}
+
+// ReportAll is Report for many words, in their order, in as many statements as for one.
+func (s *Service) ReportAll(ctx context.Context, tx *store.Tx, words []Word) error {
+	ports, waiting, err := s.reported(tx, words)
 	if err != nil {
 		return err
 	}
-	distributed := p.DHCP()
-	if !distributed && p.HostID != host || a.Generation < p.BindingGeneration || a.Generation > p.Generation {
-		return nil
+	before := map[string]readiness{}
+	for _, w := range words {
+		p := ports[w.ID]
+		if p == nil || !p.DHCP() && p.HostID != w.Host || w.Generation < p.BindingGeneration || w.Generation > p.Generation {
+			continue
+		}
+		if _, noted := before[p.ID]; !noted {
+			before[p.ID] = readinessOf(p)
+		}
+		p.apply(w.Applied, waiting[p.ID])
 	}
-	before, l2, dhcp := p.Status, p.L2Ready, p.DHCPReady
-	switch a.AgentType {
-	case agent.DHCP:
+	changed := map[readiness][]any{}
+	now := resource.Stamp(s.Now())
+	for id, was := range before {
+		p := ports[id]
+		is := readinessOf(p)
+		if is == was {
+			continue
+		}
+		// What the API does not show is no new revision.
+		is.shown = is.status != was.status
+		changed[is] = append(changed[is], id)
+		if is.shown {
+			p.Revision++
+			p.UpdatedAt = now
+			s.Changed(ctx, tx, p)
+		}
+	}
+	for is, ids := range changed {
+		set, args := "l2_ready = ?, dhcp_ready = ?", []any{is.l2, is.dhcp}
+		if is.shown {
+			set, args = set+", status = ?, revision_number = revision_number + 1, updated_at = ?", append(args, is.status, now)
+		}
+		for chunk := range slices.Chunk(ids, 512) {
+			in, values := store.In("id", chunk)
+			if _, err := tx.Exec("UPDATE port SET "+set+" WHERE "+in, append(slices.Clone(args), values...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readiness is what reports change of a port.
+type readiness struct {
+	status          string
+	l2, dhcp, shown bool
+}
+
+func readinessOf(p *Port) readiness {
+	return readiness{status: p.Status, l2: p.L2Ready, dhcp: p.DHCPReady}
+}
+
+// apply takes a host's word. waits: the port needs DHCP.
+func (p *Port) apply(a Applied, waits bool) {
+	if a.AgentType == agent.DHCP {
 		if a.Status != StatusActive {
-			return nil
+			return
 		}
 		p.DHCPReady = true
-	default:
+	} else {
 		p.L2Ready = a.Status == StatusActive
 	}
 	switch {
@@ -247,48 +298,72 @@ func (s *Service) Report(ctx context.Context, tx *store.Tx, host string, a Appli
 	case !p.L2Ready && a.Status == StatusError:
 		p.Status = StatusError
 	case !p.L2Ready:
+	case waits && !p.DHCPReady:
+		p.Status = StatusBuild
 	default:
-		needed, err := s.needsDHCP(tx, p)
-		if err != nil {
-			return err
-		}
 		p.Status = StatusActive
-		if needed && !p.DHCPReady {
-			p.Status = StatusBuild
-		}
 	}
-	if p.Status == before {
-		if l2 != p.L2Ready || dhcp != p.DHCPReady {
-			_, err := tx.Exec("UPDATE port SET l2_ready = ?, dhcp_ready = ? WHERE id = ?", p.L2Ready, p.DHCPReady, p.ID)
-			return err
-		}
-		return nil
-	}
-	if err := s.Save(ctx, tx, p); err != nil {
-		return err
-	}
-	for _, hook := range s.AfterStatus {
-		if err := hook(ctx, tx, p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-// needsDHCP: the port waits for DHCP when a DHCP service answers for one of its addresses.
-func (s *Service) needsDHCP(tx *store.Tx, p *Port) (bool, error) {
-	if p.Service() {
-		return false, nil
+// reported reads the ports that words are about, and which of them wait for
+// DHCP: a DHCP service of their host answers for one of their addresses.
+func (s *Service) reported(tx *store.Tx, words []Word) (ports map[string]*Port, waiting map[string]bool, err error) {
+	ports, waiting = map[string]*Port{}, map[string]bool{}
+	var ids []any
+	for _, w := range words {
+		if _, asked := ports[w.ID]; !asked {
+			ports[w.ID] = nil
+			ids = append(ids, w.ID)
+		}
+	}
+	var guests []string
+	var hosts []any
+	seen := map[string]bool{}
+	for chunk := range slices.Chunk(ids, 512) {
+		in, args := store.In("id", chunk)
+		rows, err := s.Table.Select(tx, "WHERE t."+in, args...)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, p := range rows {
+			ports[p.ID] = p
+			if p.Service() {
+				continue
+			}
+			guests = append(guests, p.ID)
+			if !seen[p.HostID] {
+				seen[p.HostID] = true
+				hosts = append(hosts, p.HostID)
+			}
+		}
+	}
+	if len(guests) == 0 {
+		return ports, waiting, nil
 	}
 	// A host without a DHCP service, or with one that is administratively down, says nothing of it.
-	agents, err := s.options.Agents.OnHost(tx, p.HostID)
-	if err != nil || !slices.ContainsFunc(agents, func(a *agent.Agent) bool { return a.AgentType == agent.DHCP && a.AdminStateUp }) {
-		return false, err
+	serving := map[string]bool{}
+	for chunk := range slices.Chunk(hosts, 512) {
+		in, args := store.In("host", chunk)
+		err := tx.Query(func(scan func(...any) error) error {
+			var host string
+			err := scan(&host)
+			serving[host] = true
+			return err
+		}, "SELECT host FROM agent WHERE agent_type = ? AND admin_state_up AND "+in, append([]any{agent.DHCP}, args...)...)
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	var n int
-	err = tx.Row(`SELECT COUNT(*) FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
-		WHERE a.port_id = ? AND s.enable_dhcp AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = ?)`, []any{p.ID, OwnerDHCP}, &n)
-	return n > 0, err
+	guests = slices.DeleteFunc(guests, func(id string) bool { return !serving[ports[id].HostID] })
+	err = store.Child(tx, `SELECT DISTINCT a.port_id FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
+		WHERE s.enable_dhcp AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = '`+OwnerDHCP+`') AND %s`, "a.port_id", guests,
+		func(scan func(...any) error) error {
+			var id string
+			err := scan(&id)
+			waiting[id] = true
+			return err
+		})
+	return ports, waiting, err
 }
 
 // expectDHCP makes the DHCP port of a network whose first port has no host yet:

@@ -54,8 +54,6 @@ type Service struct {
 	BeforeClientDelete []func(ctx context.Context, tx *store.Tx, p *Port) error
 	// AfterBind hooks follow a stored port to another host, or off its host; they run before it is stored again.
 	AfterBind []func(ctx context.Context, tx *store.Tx, p *Port) error
-	// AfterStatus hooks follow changes of a port's status.
-	AfterStatus []func(ctx context.Context, tx *store.Tx, p *Port) error
 }
 
 // New returns the ports collection and hooks it into networks and subnets.

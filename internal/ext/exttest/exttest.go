@@ -101,7 +101,6 @@ func New(t testing.TB, o Options) *Core {
 	k := &Core{t: t, segments: segments, mechanisms: mechanisms, modules: modules, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
 	k.Hub = feed.New(feed.Options{Store: s, Logger: o.Logger})
 	k.Hub.ProjectCore(feed.Services{Networks: k.Networks, Subnets: k.Subnets, Ports: k.Ports, Agents: k.Agents})
-	k.Hub.OnApplied(message.Kind_KIND_PORT, k.reportPort)
 	for _, m := range modules {
 		must(t, m.Install(k.Core, k.Hub))
 	}
@@ -132,13 +131,6 @@ type writer struct{ t testing.TB }
 func (w writer) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b)
 	return len(b), nil
-}
-
-func (k *Core) reportPort(ctx context.Context, tx *store.Tx, host string, a *message.Applied) error {
-	status := map[message.State]string{
-		message.State_STATE_ACTIVE: port.StatusActive, message.State_STATE_DOWN: port.StatusDown, message.State_STATE_ERROR: port.StatusError,
-	}[a.State]
-	return k.Ports.Report(ctx, tx, host, port.Applied{ID: a.Id, Generation: a.Revision, AgentType: a.AgentType, Status: status})
 }
 
 // HostOptions of Core.Host.
