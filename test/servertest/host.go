@@ -122,6 +122,14 @@ func (h *Host) Open() error {
 	return nil
 }
 
+// Move makes a detached host attach to another server from then on, with what it
+// holds. The other's database may be another one, whose numbers begin anew.
+func (h *Host) Move(s *Server) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.server, h.sequence = s, 0
+}
+
 // Detach ends the stream; what the host holds stays.
 func (h *Host) Detach() {
 	if h.end == nil {
