@@ -95,8 +95,8 @@ var (
 
 // DisabledExtensions are those that an operator does without.
 var DisabledExtensions = Strings("isospin", "disabled_extensions", nil,
-	"Extensions of Neutron's latest releases that are left out, with what they change, for clients that presuppose an older release.",
-	Choices("quota-check-limit-default", "subnet-external-network"))
+	"Extensions of Neutron's later releases that are left out, with what they change, for clients that presuppose an older release.",
+	Choices("quota-check-limit-default", "subnet-external-network", "port-resource-request-groups"))
 
 // The feed between the server and the agents.
 var (

@@ -46,7 +46,13 @@ func (s *service) planChange(p *port.Port, had, want []Embedded) (*change, error
 			}
 			continue
 		}
-		provider := providers[groupID(p.ID, old)]
+		group := func(rules []Embedded) string {
+			if s.grouped || ruleType != typeMinimumBandwidth {
+				return groupID(p.ID, rules)
+			}
+			return ungrouped
+		}
+		provider := providers[group(old)]
 		if provider == "" {
 			s.core.Logger.Warn("no resource provider is known for rules of a port: its allocations stay as they are", "port", p.ID, "rules", ruleType)
 			continue
@@ -56,7 +62,7 @@ func (s *service) planChange(p *port.Port, had, want []Embedded) (*change, error
 				return nil, fault.New(fault.NotImplemented, "NotImplementedError",
 					"Changing from direction-less QoS minimum packet rate rule to a direction-oriented minimum packet rate rule, or vice versa, is not supported.")
 			}
-			c.groups[groupID(p.ID, now)] = provider
+			c.groups[group(now)] = provider
 		}
 		if c.diff[provider] == nil {
 			c.diff[provider] = map[string]int64{}
@@ -88,7 +94,11 @@ func (c *change) profile(of json.RawMessage) (json.RawMessage, error) {
 	if err := json.Unmarshal(of, &members); err != nil {
 		return nil, fmt.Errorf("profile of port %s: %w", c.port.ID, err)
 	}
-	raw, err := json.Marshal(c.groups)
+	var value any = c.groups
+	if one, ok := c.groups[ungrouped]; ok {
+		value = one
+	}
+	raw, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
 	}

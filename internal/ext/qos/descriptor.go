@@ -32,7 +32,6 @@ func install(c *core.Core, f *feed.Hub) error {
 		e("qos-pps-minimum", "QoS minimum packet rate rule", "Allow to configure QoS minimum packet rate rule.", "2021-07-14T10:00:00-00:00", "qos"),
 		e("qos-pps-minimum-rule-alias", "QoS minimum packet rate rule alias", "API to enable GET, PUT and DELETE operations on QoS minimum packet rate rule without specifying policy ID", "2021-10-22T10:00:00-00:00", "qos", "qos-pps-minimum"),
 		e("port-resource-request", "Port Resource Request", "Expose resource request to Port", "2018-05-08T10:00:00-00:00"),
-		e("port-resource-request-groups", "Port Resource Request Groups", "Support requesting multiple groups of resources and traits from the same RP subtree in resource_request", "2021-08-02T10:00:00-00:00"),
 		e("qos-port-network-policy", "QoS port network policy ID", "Expose the QoS policy of the network of a port", "2019-11-01T10:00:00-00:00", "qos"),
 		e("qos-rule-type-details", "Details of QoS rule types", "Expose details about QoS rule types supported by loaded backend drivers", "2017-06-22T10:00:00-00:00", "qos"),
 		e("qos-rule-type-filter", "Allow to filter the list of QoS rule types", "Adds the flags all_supported and all_rules to lists of QoS rule types", "2022-02-02T10:00:00-00:00", "qos"),
@@ -46,6 +45,9 @@ func install(c *core.Core, f *feed.Hub) error {
 	s, err := newService(c)
 	if err != nil {
 		return err
+	}
+	if s.grouped {
+		c.Registry.AddExtension(e(requestGroups, "Port Resource Request Groups", "Support requesting multiple groups of resources and traits from the same RP subtree in resource_request", "2021-08-02T10:00:00-00:00"))
 	}
 	core.Add(c, s.policies)
 	c.RBAC.Register(s.shareable())
@@ -62,6 +64,7 @@ const (
 	attribute        = "qos_policy_id"
 	networkAttribute = "qos_network_policy_id"
 	requestAttribute = "resource_request"
+	requestGroups    = "port-resource-request-groups"
 )
 
 // Policy is a set of rules that networks and ports may have.

@@ -58,9 +58,14 @@ func groupID(portID string, rules []Embedded) string {
 
 // Request is what a port needs of the host that it is scheduled to.
 type Request struct {
-	Groups []RequestGroup `json:"request_groups"`
+	Groups []RequestGroup `json:"request_groups,omitempty"`
 	// SameSubtree are the ids of groups that one host must serve.
-	SameSubtree []string `json:"same_subtree"`
+	SameSubtree []string `json:"same_subtree,omitempty"`
+
+	// Required and Amounts are all that there is of it without the extension
+	// port-resource-request-groups, for a Nova that knows no groups: bandwidth alone.
+	Required []string         `json:"required,omitempty"`
+	Amounts  map[string]int64 `json:"resources,omitempty"`
 }
 
 // RequestGroup is what one resource provider must have.
@@ -101,6 +106,18 @@ func request(p *port.Port, rules []Embedded, physical string) *Request {
 		return nil
 	}
 	return r
+}
+
+// ungrouped is the request in the form without groups; nil: nothing that it can tell.
+func (r *Request) ungrouped() *Request {
+	for _, g := range r.Groups {
+		_, egress := g.Amounts[placement.BandwidthEgress]
+		_, ingress := g.Amounts[placement.BandwidthIngress]
+		if egress || ingress {
+			return &Request{Required: g.Required, Amounts: g.Amounts}
+		}
+	}
+	return nil
 }
 
 // presentRequests shows what ports need. networks are the policies of their networks.
@@ -151,7 +168,11 @@ func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[
 	}
 	for _, p := range rows {
 		if list := rules[policy(p)]; list != nil {
-			if err := requestOf.Set(&p.Slots, request(p, list, physical[p.NetworkID])); err != nil {
+			r := request(p, list, physical[p.NetworkID])
+			if r != nil && !s.grouped {
+				r = r.ungrouped()
+			}
+			if err := requestOf.Set(&p.Slots, r); err != nil {
 				return err
 			}
 		}
@@ -185,16 +206,25 @@ func checkScheduled(tx *store.Tx, policy string) error {
 	return fault.New(fault.NotImplemented, "NotImplementedError", "Cannot update QoS policies/rules backed by resources tracked in Placement")
 }
 
+// ungrouped is the request group of bandwidth where there are no groups.
+const ungrouped = ""
+
 // allocation is the resource providers that a port's resources were taken
 // from, by request group.
 func allocation(p *port.Port) map[string]string {
 	var profile struct {
-		Allocation map[string]string `json:"allocation"`
+		Allocation json.RawMessage `json:"allocation"`
 	}
-	if err := json.Unmarshal(p.Profile, &profile); err != nil {
-		return nil // some other form is nobody's here
+	var groups map[string]string
+	var one string
+	switch {
+	case json.Unmarshal(p.Profile, &profile) != nil || profile.Allocation == nil:
+	case json.Unmarshal(profile.Allocation, &groups) == nil:
+		return groups
+	case json.Unmarshal(profile.Allocation, &one) == nil && one != "":
+		return map[string]string{ungrouped: one}
 	}
-	return profile.Allocation
+	return nil // some other form is nobody's here
 }
 
 // checkAllocation refuses to bind a port to a host whose agent has not

@@ -27,11 +27,13 @@ type service struct {
 	placement allocator
 	// tunnelled tells whether bandwidth may be promised on networks without a physical network.
 	tunnelled bool
+	// grouped tells whether requests have the form of the extension port-resource-request-groups.
+	grouped bool
 }
 
 // newService fails when the way to Placement is configured and wrong.
 func newService(c *core.Core) (*service, error) {
-	s := &service{core: c, tunnelled: config.ML2TunnelledProvider.Of(c.Config) != ""}
+	s := &service{core: c, tunnelled: config.ML2TunnelledProvider.Of(c.Config) != "", grouped: !slices.Contains(config.DisabledExtensions.Of(c.Config), requestGroups)}
 	if placement.Configured(c.Config) {
 		client, err := placement.NewClient(c.Config)
 		if err != nil {
