@@ -78,6 +78,11 @@ func (AllowAll) Shown(_ context.Context, _ *resource.Resource, _ resource.Object
 	return fields, nil
 }
 
+// Assume is for watches; nothing depends on it.
+func (AllowAll) Assume(ctx context.Context, _ *resource.Resource, _ resource.Object) context.Context {
+	return ctx
+}
+
 // Fields implements Enforcer.
 func (AllowAll) Fields(_ context.Context, _ *resource.Resource, _ resource.Object, fields map[string]bool) map[string]bool {
 	return fields

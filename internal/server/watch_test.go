@@ -21,6 +21,7 @@ import (
 	"isospin/api/neutron"
 	"isospin/internal/identity/keystone/keystonetest"
 	"isospin/internal/store"
+	"isospin/internal/store/storetest"
 	"isospin/test/servertest"
 )
 
@@ -100,11 +101,18 @@ func (c *cloud) watch(token string, since int64, kinds ...string) *watched {
 	return w
 }
 
+// reached waits for a number of lines: what is opened brings what is below it
+// only as long as it is open.
+func (w *watched) reached(t *testing.T, n int) {
+	t.Helper()
+	servertest.Eventually(t, fmt.Sprintf("%d lines", n), func() bool { return len(w.all()) >= n })
+}
+
 // expect waits for as many lines and compares them: "op kind name-or-id".
 func (w *watched) expect(t *testing.T, names map[string]string, want ...string) {
 	t.Helper()
 	var got []string
-	servertest.Eventually(t, fmt.Sprintf("%d lines", len(want)), func() bool {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		got = nil
 		for _, l := range w.all() {
 			name := names[l.ID]
@@ -113,8 +121,10 @@ func (w *watched) expect(t *testing.T, names map[string]string, want ...string) 
 			}
 			got = append(got, fmt.Sprintf("%s %s %s", l.Op, l.Kind, name))
 		}
-		return len(got) >= len(want)
-	})
+		if len(got) >= len(want) {
+			break
+		}
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
 	}
@@ -134,10 +144,12 @@ func TestWatchShowsWhatListsShow(t *testing.T) {
 	own := c.create("member1", "/networks", `{"network":{"name":"own"}}`)
 	names[own] = "own"
 	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"shared":true}}`, 200)
+	member.reached(t, 3)
 	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"renamed"}}`, 200)
 	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"shared":false}}`, 200)
 	c.expect("admin", "PUT /networks/"+theirs, `{"network":{"name":"hidden"}}`, 200)
 	policy := c.create("admin", "/rbac-policies", `{"rbac_policy":{"object_type":"network","object_id":"`+theirs+`","action":"access_as_shared","target_tenant":"`+one+`"}}`)
+	member.reached(t, 8)
 	c.expect("admin", "DELETE /rbac-policies/"+policy, "", 204)
 	c.expect("member1", "DELETE /networks/"+own, "", 204)
 	want := []string{
@@ -166,6 +178,77 @@ func TestWatchShowsWhatListsShow(t *testing.T) {
 		"update network theirs", "update network theirs", "update network theirs", "update network theirs", "delete network own")
 	if l := admin.all()[0]; !strings.Contains(string(l.Object), `"provider:network_type":"vxlan"`) || l.ProjectID != two {
 		t.Errorf("an administrator is shown %+v", l)
+	}
+}
+
+// Of every kind that can be opened to one project: it is told of it, of what is
+// below it, and of the end; others are told nothing. A rule that comes and goes
+// leaves a group shared.
+func TestWatchOfWhatIsOpened(t *testing.T) {
+	c := newWatchedCloud(t, "")
+	for _, token := range []string{"member1", "member2", "reader1"} {
+		c.expect(token, "GET /security-groups", "", 200) // the default groups are there from now on
+	}
+	for _, kind := range []struct {
+		name, objectType, path, body string
+		below                        func(id string) (kind string)
+	}{
+		{"network", "network", "/networks", `{"network":{"project_id":"` + two + `"}}`, func(id string) string {
+			c.create("admin", "/subnets", `{"subnet":{"network_id":"`+id+`","ip_version":4,"cidr":"10.0.0.0/24"}}`)
+			return "subnet"
+		}},
+		{"policy", "qos_policy", "/qos/policies", `{"policy":{"name":"q","project_id":"` + two + `"}}`, func(id string) string {
+			c.create("admin", "/qos/policies/"+id+"/dscp_marking_rules", `{"dscp_marking_rule":{"dscp_mark":8}}`)
+			return "dscp_marking_rule" // which policy shows to nobody else
+		}},
+		{"security_group", "security_group", "/security-groups", `{"security_group":{"name":"g","project_id":"` + two + `"}}`, func(string) string { return "security_group_rule" }}, // the same
+		{"address_group", "address_group", "/address-groups", `{"address_group":{"name":"g","project_id":"` + two + `"}}`, nil},
+		{"address_scope", "address_scope", "/address-scopes", `{"address_scope":{"name":"s","ip_version":4,"project_id":"` + two + `"}}`, nil},
+		{"subnetpool", "subnetpool", "/subnetpools", `{"subnetpool":{"name":"p","prefixes":["10.0.0.0/8"],"project_id":"` + two + `"}}`, nil},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			since := c.sequence("admin")
+			id := c.create("admin", kind.path, kind.body)
+			kinds := []string{kind.name}
+			want := []string{"create " + kind.name}
+			gone := []string{"delete " + kind.name}
+			if kind.below != nil {
+				kinds = append(kinds, kind.below(id))
+				if kind.name == "network" {
+					want, gone = append(want, "create subnet"), append(gone, "delete subnet")
+				}
+			}
+			opened, other, owner := c.watch("member1", since, kinds...), c.watch("reader1", since, kinds...), c.watch("member2", since, kinds...)
+			entry := c.create("admin", "/rbac-policies", `{"rbac_policy":{"object_type":"`+kind.objectType+`","object_id":"`+id+`","action":"access_as_shared","target_tenant":"`+one+`"}}`)
+			opened.reached(t, len(want))
+			if kind.name == "security_group" {
+				rule := c.create("admin", "/security-group-rules", `{"security_group_rule":{"security_group_id":"`+id+`","direction":"ingress"}}`)
+				c.expect("admin", "DELETE /security-group-rules/"+rule, "", 204)
+				want = append(want, "update security_group", "update security_group")
+			}
+			c.expect("admin", "DELETE /rbac-policies/"+entry, "", 204)
+			c.expect("admin", "DELETE "+kind.path+"/"+id, "", 204)
+			want = append(want, gone...)
+			told := func(w *watched) (list []string) {
+				for _, l := range w.all() {
+					list = append(list, l.Op+" "+l.Kind)
+					if (l.Kind == "dscp_marking_rule") != (l.ParentID == id) {
+						t.Errorf("%s is below %q", l.Kind, l.ParentID)
+					}
+				}
+				return list
+			}
+			servertest.Eventually(t, "the owner is told of the end", func() bool { return slices.Contains(told(owner), "delete "+kind.name) })
+			for deadline := time.Now().Add(20 * time.Second); len(told(opened)) < len(want) && time.Now().Before(deadline); {
+				time.Sleep(5 * time.Millisecond)
+			}
+			if diff := cmp.Diff(want, told(opened)); diff != "" {
+				t.Errorf("told to whom it is opened (-want +got):\n%s", diff)
+			}
+			if list := told(other); len(list) > 0 {
+				t.Errorf("told to another project: %v", list)
+			}
+		})
 	}
 }
 
@@ -304,6 +387,64 @@ func TestWatchResumesWithRacingWriters(t *testing.T) {
 	}
 	if diff := cmp.Diff(stored, all); diff != "" {
 		t.Errorf("sequences (-stored +told):\n%s", diff)
+	}
+}
+
+// What a client has taken from one server it does not get again from the next
+// one on the database, nor from another beside it, and it misses nothing; one
+// that lists at a server and watches at another misses nothing either.
+func TestWatchGoesOnAtAnotherServer(t *testing.T) {
+	dir := t.TempDir()
+	c := newWatchedCloud(t, "")
+	text := servertest.Networks + c.keystone.Config()
+	c.server = servertest.StartIn(t, dir, text)
+	var got []neutron.Change
+	follow := func(since int64, n int) int64 {
+		t.Helper()
+		w := c.watch("member1", since, "network")
+		servertest.Eventually(t, fmt.Sprintf("%d lines", n), func() bool { return len(w.all()) >= n })
+		got = append(got, w.all()...)
+		return got[len(got)-1].Sequence
+	}
+	begin := c.sequence("member1")
+	write := func(name string) {
+		id := c.create("member1", "/networks", `{"network":{"name":"`+name+`"}}`)
+		c.expect("member1", "PUT /networks/"+id, `{"network":{"name":"`+name+`2"}}`, 200)
+		c.create("member2", "/networks", `{"network":{}}`)
+	}
+	write("a")
+	at := follow(begin, 2)
+	write("b") // nobody watches
+	c.server.Stop()
+	c.server = servertest.StartIn(t, dir, text)
+	write("c")
+	at = follow(at, 4)                        // what comes later is of member2
+	if storetest.Kind() != storetest.SQLite { // which has one server
+		first := c.server
+		listed := c.sequence("member1")
+		write("d")
+		c.server = servertest.StartIn(t, dir, text)
+		write("e")
+		c.server, first = first, c.server
+		write("f")
+		c.server = first
+		if listed < at {
+			t.Errorf("the list says %d, the last line %d", listed, at)
+		}
+		follow(listed, 6)
+	}
+	var want []string
+	for _, e := range c.events(begin) {
+		if e.Kind == "network" && e.ProjectID == one {
+			want = append(want, fmt.Sprintf("%d %s %s", e.Sequence, e.Op, e.ID))
+		}
+	}
+	var have []string
+	for _, l := range got {
+		have = append(have, fmt.Sprintf("%d %s %s", l.Sequence, l.Op, l.ID))
+	}
+	if diff := cmp.Diff(want, have); diff != "" || len(want) < 6 {
+		t.Errorf("lines (-events +told):\n%s", diff)
 	}
 }
 

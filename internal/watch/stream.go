@@ -250,9 +250,9 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		change.Object = o
 		return []Change{change}, nil
 	}
-	saw := sees
+	saw, before := sees, resource.Object(nil)
 	if r.Shared != nil && !w.who.Admin && !a.own(w.who) { // services see by policy, too
-		if saw, err = w.saw(ctx, n); err != nil {
+		if saw, before, err = w.saw(ctx, n); err != nil {
 			return nil, err
 		}
 	}
@@ -271,8 +271,12 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		list = append(list, change)
 	}
 	if sees != saw {
+		through := o
+		if saw {
+			through = before
+		}
 		for _, d := range dependents {
-			more, err := w.follow(ctx, n, d, sees)
+			more, err := w.follow(ctx, n, d, sees, through)
 			if err != nil {
 				return nil, err
 			}
@@ -285,33 +289,35 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 	return list, nil
 }
 
-// saw tells whether the caller could see the object before the event.
-func (w *Watch) saw(ctx context.Context, n *entry) (bool, error) {
+// saw tells whether the caller could see the object before the event, and what it was.
+func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error) {
 	before, err := n.before(ctx, w.service.options.Store)
 	if err != nil || before == nil || before.Op == store.Deleted {
-		return false, err
+		return false, nil, err
 	}
 	a, err := accessOf(n.resource, before)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	saw, err := w.service.sees(ctx, w.who, n.resource, &a)
 	if err != nil || !saw {
-		return false, err
+		return false, nil, err
 	}
 	o, err := decode(ctx, n.resource, before)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
-	return w.service.visible(ctx, n.resource, o)
+	saw, err = w.service.visible(ctx, n.resource, o)
+	return saw, o, err
 }
 
-// follow is what comes into the caller's view, or leaves it, with the object that an event is of.
-func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come bool) ([]Change, error) {
-	asking := ctx
-	if !come {
-		asking = identity.System(ctx)
-	}
+// follow is what comes into the caller's view, or leaves it, with the object
+// that an event is of: what there is now of what is seen through that object as
+// it was while it was seen.
+func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come bool, through resource.Object) ([]Change, error) {
+	// For the caller's project, since what objects say depends on it; all, since
+	// what they are seen through may be closed meanwhile.
+	asking := identity.With(ctx, &identity.Context{ProjectID: w.who.ProjectID, Admin: true, RequestID: w.who.RequestID})
 	service, query := d.Service, &resource.Query{}
 	if d.Parent != nil && d.Parent.Name == n.Kind {
 		service = d.Within(n.ID)
@@ -325,10 +331,9 @@ func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come
 	if err != nil {
 		return nil, err
 	}
-	if come {
-		if objects, err = w.service.options.Policy.Seen(ctx, d, objects); err != nil {
-			return nil, err
-		}
+	policy := w.service.options.Policy
+	if objects, err = policy.Seen(policy.Assume(ctx, n.resource, through), d, objects); err != nil {
+		return nil, err
 	}
 	var list []Change
 	for _, o := range objects {

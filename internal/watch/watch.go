@@ -29,6 +29,8 @@ type Policy interface {
 	Seen(ctx context.Context, r *resource.Resource, objects []resource.Object) ([]resource.Object, error)
 	// Shown returns the members of an object that are shown: those of fields (nil: all) that the caller may see.
 	Shown(ctx context.Context, r *resource.Resource, o resource.Object, fields map[string]bool) (map[string]bool, error)
+	// Assume returns a context in which an object is as given, for decisions about those that refer to it.
+	Assume(ctx context.Context, r *resource.Resource, o resource.Object) context.Context
 }
 
 // Options of New.

@@ -375,6 +375,19 @@ func (e *Engine) lasting(ctx context.Context, res *resource.Resource, err error)
 	return nil
 }
 
+// Assume returns a context for the same caller in which an object is as given:
+// rules that ask for the owner of a port's network, or for what is shared of
+// it, see that one instead of what is stored now.
+func (e *Engine) Assume(ctx context.Context, res *resource.Resource, o resource.Object) context.Context {
+	b, ok := o.(resource.Based)
+	if !ok {
+		return ctx
+	}
+	ctx = identity.With(ctx, identity.From(ctx))
+	parentsOf(ctx).byID[parentKey{res.Name, b.Base().ID}] = func(attribute string) (any, bool) { return valueOf(res, o, attribute) }
+	return ctx
+}
+
 // Fields implements rest.Enforcer.
 func (e *Engine) Fields(ctx context.Context, res *resource.Resource, o resource.Object, fields map[string]bool) map[string]bool {
 	shown, err := e.Shown(ctx, res, o, fields)
