@@ -139,7 +139,7 @@ func New(o Options) (*Feature, error) {
 			o.RunDir = filepath.Dir(path)
 		}
 	}
-	f := &Feature{o: o, log: o.Logger.With("feature", "l2ovs")}
+	f := &Feature{o: o, log: o.Logger}
 	if o.LocalIP != "" {
 		ip, err := netip.ParseAddr(o.LocalIP)
 		if err != nil || ip.Is4In6() || ip.IsUnspecified() {
