@@ -42,6 +42,7 @@ type session struct {
 	out    *json.Decoder
 	errors *safeBuffer
 	last   string
+	lines  []string
 }
 
 type safeBuffer struct {
@@ -66,8 +67,14 @@ func (s *safeBuffer) take() string {
 
 func start(t *testing.T, endpoint string) *session {
 	t.Helper()
+	return startWith(t, "OS_AUTH_TYPE=none", "OS_ENDPOINT="+endpoint)
+}
+
+// startWith is start with variables that say who calls what.
+func startWith(t *testing.T, variables ...string) *session {
+	t.Helper()
 	cmd := exec.Command(client(t))
-	cmd.Env = append(os.Environ(), "OS_AUTH_TYPE=none", "OS_ENDPOINT="+endpoint, "PYTHONUNBUFFERED=1", "HOME="+t.TempDir())
+	cmd.Env = append(append(os.Environ(), variables...), "PYTHONUNBUFFERED=1", "HOME="+t.TempDir())
 	s := &session{t: t, errors: &safeBuffer{}}
 	cmd.Stderr = s.errors
 	var err error
@@ -101,6 +108,7 @@ func start(t *testing.T, endpoint string) *session {
 func (s *session) run(format string, args ...any) {
 	s.t.Helper()
 	s.last = fmt.Sprintf(format, args...)
+	s.lines = append(s.lines, s.last)
 	if _, err := io.WriteString(s.in, s.last+"\n"); err != nil {
 		s.t.Fatalf("%s: %v: %s", s.last, err, s.errors.take())
 	}
@@ -179,7 +187,13 @@ func (s *session) column(name, format string, args ...any) []string {
 // interpreter that the command uses, and returns what it prints.
 func library(t *testing.T, endpoint, program string) string {
 	t.Helper()
-	script, err := os.ReadFile(client(t))
+	return python(t, client(t), []string{"OS_AUTH_TYPE=none", "OS_ENDPOINT=" + endpoint}, "import openstack\nc = openstack.connect()\n"+program)
+}
+
+// python runs a program in the interpreter of a script.
+func python(t *testing.T, path string, variables []string, program string) string {
+	t.Helper()
+	script, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,8 +203,8 @@ func library(t *testing.T, endpoint, program string) string {
 		t.Skipf("skipped: openstack is no script but begins with %.20q", first)
 	}
 	words := strings.Fields(interpreter)
-	cmd := exec.Command(words[0], append(words[1:], "-c", "import openstack\nc = openstack.connect()\n"+program)...)
-	cmd.Env = append(os.Environ(), "OS_AUTH_TYPE=none", "OS_ENDPOINT="+endpoint, "HOME="+t.TempDir())
+	cmd := exec.Command(words[0], append(words[1:], "-c", program)...)
+	cmd.Env = append(append(os.Environ(), variables...), "HOME="+t.TempDir())
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
