@@ -3,6 +3,7 @@
 # make bench    the product's figures, with those of its peer beside them
 # make bench-scale  a thousand hosts on one server
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
+# make interop-clients  every command of the openstack client, every package of gophercloud
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
@@ -10,7 +11,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test interop bench bench-scale microbench verify fmt setup deb test-deb clean
+.PHONY: build run test interop interop-clients bench bench-scale microbench verify fmt setup deb test-deb clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -34,6 +35,10 @@ microbench: setup
 # REGEX chooses tests; test/interop/tempest/run.sh tells what else can be chosen.
 interop: setup build
 	test/interop/tempest/run.sh $(if $(REGEX),'$(REGEX)')
+
+# Installs the clients it needs; make test runs these too.
+interop-clients: setup
+	go test -count=1 -v ./test/interop/openstackclient ./test/interop/gophercloud
 
 deb: build
 	packaging/deb/build.sh
