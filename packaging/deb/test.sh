@@ -118,7 +118,7 @@ old=$(cd "$root/tmp" && echo isospin_1.0.0~rc1_*.deb) new=$(cd "$root/tmp" && ls
 step "install $old"
 inside dpkg -i "/tmp/$old"
 inside getent passwd neutron >/dev/null || fail "there is no account"
-[ -z "$(pgrep -x isospin || true)" ] || fail "a service was started"
+[ -z "$(inside pgrep -x isospin || true)" ] || fail "a service was started"
 inside isospin version | grep -q 'v1.0.0-rc1' || fail "wrong program"
 inside isospin config check | grep -q '^vni_ranges = 1:1000\b' || fail "the configuration in /etc/neutron is not used"
 [ -s "$root/usr/share/doc/isospin/examples/neutron.conf" ] || fail "no example"
