@@ -252,7 +252,9 @@ func (w *world) bind(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-wait.Done():
-			return context.Cause(wait)
+		}
+		if wait.Err() != nil {
+			break // the reason is told below
 		}
 		host := w.fleet.Name(rand.IntN(w.layout.Hosts))
 		clients.Go(func() {
@@ -266,7 +268,9 @@ func (w *world) bind(ctx context.Context) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				failed = errors.Join(failed, err)
+				if failed == nil { // the others are stopped by it
+					failed = err
+				}
 				cancel()
 				return
 			}
@@ -276,8 +280,8 @@ func (w *world) bind(ctx context.Context) error {
 		})
 	}
 	clients.Wait()
-	if failed != nil {
-		return failed
+	if err := errors.Join(failed, ctx.Err()); err != nil {
+		return err
 	}
 	used := w.since(busy) / float64(n) * 1000
 	w.figure(fmt.Sprintf("bind at %d/s, request to answer: p50, p99", w.binds), "%s, %s ms", number(share(answers, 0.5)), number(share(answers, 0.99)))

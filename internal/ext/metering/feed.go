@@ -92,7 +92,7 @@ func (p *projection) mark(l *Label, mark feed.Marker) {
 // complete adds the labels of a router.
 func (p *projection) complete(c *feed.Copy, _ string, o *message.Object) {
 	r := o.GetRouter()
-	if r == nil {
+	if len(r.GetInterfaces()) == 0 {
 		return
 	}
 	for _, of := range []string{r.ProjectId, ""} {

@@ -177,6 +177,9 @@ func (p *projection) complete(c *feed.Copy, _ string, o *message.Object) {
 		}
 		return ""
 	}
+	if r.Gateway != nil { // a router's policy is that of its first gateway
+		r.Gateway.QosPolicyId = p.routers[r.Id].policy
+	}
 	for _, g := range append([]*message.RouterGateway{r.Gateway}, r.FurtherGateways...) {
 		if g != nil && g.QosPolicyId == "" {
 			g.QosPolicyId = ofNetwork(g.NetworkId)
