@@ -15,16 +15,16 @@ import (
 // sizes of the run.
 type sizes struct {
 	networks, lists, blocks, block, creates, gets, changes, rules, routers int
-	ports, starts                                                          int
+	ports, starts, page, quiet                                             int
 	idle                                                                   time.Duration
 	plugs, restarts, few, many                                             int
 }
 
 var (
 	full = sizes{networks: 200, lists: 50, blocks: 10, block: 100, creates: 4000, gets: 4000, changes: 1000, rules: 500, routers: 100,
-		ports: 10000, starts: 7, idle: 5 * time.Second, plugs: 20, restarts: 5, few: 10, many: 200}
+		ports: 10000, starts: 7, page: 1000, quiet: 100, idle: 5 * time.Second, plugs: 20, restarts: 5, few: 10, many: 200}
 	quick = sizes{networks: 16, lists: 3, blocks: 2, block: 20, creates: 100, gets: 100, changes: 16, rules: 16, routers: 5,
-		ports: 1500, starts: 1, idle: 100 * time.Millisecond, plugs: 2, restarts: 1, few: 3, many: 8}
+		ports: 1500, starts: 1, page: 100, quiet: 10, idle: 100 * time.Millisecond, plugs: 2, restarts: 1, few: 3, many: 8}
 )
 
 // bench is one run.
@@ -42,13 +42,18 @@ type bench struct {
 	onlyMemory bool
 }
 
+// starter runs a server whose database is in dir; alter changes its configuration.
+type starter func(ctx context.Context, dir string, alter func(text string) string) (*subject, error)
+
+func unaltered(text string) string { return text }
+
 // api measures one server by its API, and then its memory and starts.
-func (b *bench) api(ctx context.Context, start func(ctx context.Context, dir string) (*subject, error)) error {
+func (b *bench) api(ctx context.Context, start starter) error {
 	dir, err := os.MkdirTemp(b.dir, "server")
 	if err != nil {
 		return err
 	}
-	s, err := start(ctx, dir)
+	s, err := start(ctx, dir, unaltered)
 	if err != nil {
 		return err
 	}
@@ -401,7 +406,7 @@ func (b *bench) memory(ctx context.Context, r *requests, s *subject) error {
 }
 
 // startTimes starts servers, on new databases and on that of the load.
-func (b *bench) startTimes(ctx context.Context, start func(context.Context, string) (*subject, error), loaded string) error {
+func (b *bench) startTimes(ctx context.Context, start starter, loaded string) error {
 	for _, f := range []struct {
 		name string
 		dir  func() (string, error)
@@ -415,7 +420,7 @@ func (b *bench) startTimes(ctx context.Context, start func(context.Context, stri
 			if err != nil {
 				return err
 			}
-			server, err := start(ctx, dir)
+			server, err := start(ctx, dir, unaltered)
 			if err != nil {
 				return err
 			}

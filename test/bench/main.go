@@ -2,7 +2,7 @@
 // those of its peer beside them: requests to the API, memory, starts, and a
 // host on which instances are plugged.
 //
-//	go run ./test/bench [-quick] [-json FILE] [-only api|host|memory]
+//	go run ./test/bench [-quick] [-json FILE] [-only api|memory|tokens|host]
 //
 // It knows the API, what a lab offers, the schema's table names, and what an
 // agent tells of itself.
@@ -38,7 +38,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "`directory` for databases, on the disk that is to be measured; empty is the system's for temporary files")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this `file`")
 	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process, with more requests, and write a CPU profile of each figure of the API, and one of the memory, into this `directory`")
-	flag.StringVar(&o.only, "only", "", "measure one part: api, host, or memory (of a server that does nothing before)")
+	flag.StringVar(&o.only, "only", "", "measure one part: api, memory (of a server that has done nothing else), tokens (and policy), or host")
 	flag.BoolVar(&o.quick, "quick", false, "small numbers: shows that all can be measured, not how fast it is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -79,7 +79,7 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if b.executable == "" && o.profile == "" {
 		b.executable = filepath.Join(b.dir, "isospin")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", b.executable, "isospin/cmd/isospin")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.executable, "isospin/cmd/isospin")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build: %w: %s", err, out)
@@ -118,29 +118,53 @@ func run(ctx context.Context, o options) (err error) {
 	return os.WriteFile(o.json, append(text, '\n'), 0o644)
 }
 
+// parts of the run that -only names; memory is one of api.
+var parts = []string{"api", "memory", "tokens", "host"}
+
 func (b *bench) measure(ctx context.Context, o options) error {
-	switch {
-	case !slices.Contains([]string{"", "api", "host", "memory"}, o.only):
-		return fmt.Errorf("-only %s: there are api, host and memory", o.only)
-	case o.profile != "":
-		return b.profiled(ctx, o.profile, o.only)
+	if o.only != "" && !slices.Contains(parts, o.only) {
+		return fmt.Errorf("-only %s: there are %s", o.only, strings.Join(parts, ", "))
 	}
 	b.onlyMemory = o.only == "memory"
-	if o.only != "host" {
-		err := b.api(ctx, func(ctx context.Context, dir string) (*subject, error) { return start(ctx, b.executable, dir) })
-		if err != nil {
+	wants := func(names ...string) bool { return o.only == "" || slices.Contains(names, o.only) }
+	run := func(ctx context.Context, dir string, alter func(string) string) (*subject, error) {
+		return start(ctx, b.executable, dir, alter)
+	}
+	if o.profile != "" {
+		if err := b.profileInto(o.profile); err != nil {
+			return err
+		}
+		run = startHere
+	} else if err := b.programSize(); err != nil {
+		return err
+	}
+	if wants("api", "memory") {
+		if err := b.api(ctx, run); err != nil {
 			return err
 		}
 	}
-	if o.only == "" || o.only == "host" {
+	if wants("tokens") {
+		if err := b.identity(ctx, run); err != nil {
+			return err
+		}
+	}
+	if wants("host") && o.profile == "" {
 		return b.host(ctx)
 	}
 	return nil
 }
 
-// profiled measures the API with the server in this process, long enough for
-// profiles to have samples.
-func (b *bench) profiled(ctx context.Context, dir, only string) error {
+func (b *bench) programSize() error {
+	file, err := os.Stat(b.executable)
+	if err == nil {
+		b.value("size of the program", float64(file.Size())/1e6, 0, "")
+	}
+	return err
+}
+
+// profileInto prepares for servers in this process, and makes the work long
+// enough for profiles to have samples.
+func (b *bench) profileInto(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -163,6 +187,5 @@ func (b *bench) profiled(ctx context.Context, dir, only string) error {
 		runtime.GC() // what is in use is counted by the collector
 		return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 	}
-	b.onlyMemory = only == "memory"
-	return b.api(ctx, startHere)
+	return nil
 }
