@@ -52,7 +52,8 @@ def compare(tests, seconds, concurrency, path):
     print('%d of them pass with Neutron (Zed) too; without what classes set up first, they add up to %.0f s here, at concurrency %s, and %.0f s with Neutron, at concurrency %s' % (
         len(both), sum(b[0] for b in both), concurrency, sum(b[1] for b in both), about['concurrency']))
     if len(both) >= 0.95 * len(peer):
-        print('all %d of Neutron took %s s of wall time there, %s s here; a machine of 2 cores each' % (len(peer), about['wall'], seconds))
+        print('all %d of Neutron took %s s of wall time on an idle machine of 2 cores; %s s here, on %d cores with a load of %.0f' % (
+            len(peer), about['wall'], seconds, os.cpu_count(), os.getloadavg()[2]))
 
 
 def judge(passed, skipped, path):
