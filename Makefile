@@ -2,6 +2,7 @@
 # make test     everything that is checked
 # make bench    the product's figures, with those of its peer beside them
 # make bench-scale  a thousand hosts on one server
+# make chaos    servers, hosts and clients while things break (SEED=, RUNS=, DATABASES=)
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 # make interop-clients  every command of the openstack client, every package of gophercloud
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
@@ -11,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test interop interop-clients bench bench-scale microbench verify fmt setup deb test-deb clean
+.PHONY: build run test interop interop-clients chaos bench bench-scale microbench verify fmt setup deb test-deb clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -28,6 +29,11 @@ bench: setup build
 
 bench-scale: setup build
 	go run ./test/scale -executable bin/isospin
+
+# A run is repeated with its SEED; logs of runs with findings are in CHAOS_LOGS.
+chaos: setup build
+	go run ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(or $(DATABASES),postgresql,mariadb) \
+		$(if $(SEED),-seed $(SEED)) -keep $(or $(CHAOS_LOGS),/tmp/isospin-chaos-logs)
 
 microbench: setup
 	go test -run '^$$' -bench . -benchmem ./...

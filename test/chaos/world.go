@@ -278,7 +278,7 @@ vni_ranges = 1:100000
 		}
 	}
 	for _, r := range w.replicas {
-		if err := w.eventually(ctx, time.Minute, func() error { return w.answers(ctx, r) }); err != nil {
+		if err := w.eventually(ctx, 3*time.Minute, func() error { return w.answers(ctx, r) }); err != nil {
 			text, _ := os.ReadFile(filepath.Join(r.dir, "log"))
 			return fmt.Errorf("%s does not start: %w\n%s", r.name, err, tail(text))
 		}
