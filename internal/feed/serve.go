@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -36,20 +37,19 @@ type ServerOptions struct {
 	Store  *store.Store   // required
 	Agents *agent.Service // required
 	Logger *slog.Logger   // required
+	// Patience is how long a host may take to take a message; then its stream is
+	// cut, and it comes back for what it lacks. // optional, 1 min
+	Patience time.Duration
 }
 
 // NewServer returns the service of the agents' streams. What it has to do beside
 // them runs as long as the hub's Run.
 func NewServer(o ServerOptions) *Server {
-	s := &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger, beats: newBeats(), patience: sendPatience}
+	s := &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger, beats: newBeats(), patience: cmp.Or(o.Patience, time.Minute)}
 	s.hellos = &turns[*hello]{most: hellosAtOnce, size: func(*hello) int { return 1 }, do: s.registerAll}
 	o.Hub.beside = append(o.Hub.beside, s.keepBeats)
 	return s
 }
-
-// sendPatience is how long a host may take to take a message; then its stream
-// is cut. It comes back for what it lacks.
-const sendPatience = time.Minute
 
 // Handler returns the path and handler of the service.
 func (s *Server) Handler() (string, http.Handler) {
