@@ -35,6 +35,7 @@ func (b *bench) host(ctx context.Context) error {
 	if why != "" {
 		b.missing("plug ", why)
 		b.missing("agent ", why)
+		b.missing("the switch ", why)
 		return nil
 	}
 	h := &hypervisor{bench: b}
@@ -103,6 +104,9 @@ func (h *hypervisor) measure(ctx context.Context) error {
 			return err
 		}
 		if err := h.plugs(ctx, size.name); err != nil {
+			return err
+		}
+		if err := h.switchAlone(ctx, size.name); err != nil {
 			return err
 		}
 	}
@@ -190,11 +194,18 @@ func (h *hypervisor) fill(ctx context.Context, guests int) error {
 
 // pause waits between two looks at something that has not come to pass.
 func (h *hypervisor) pause(ctx context.Context, d time.Duration, what string) error {
+	if err := h.wait(ctx, d); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return h.host().AgentFailure()
+}
+
+func (h *hypervisor) wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", what, ctx.Err())
+		return ctx.Err()
 	case <-time.After(d):
-		return h.host().AgentFailure()
+		return nil
 	}
 }
 
@@ -251,6 +262,49 @@ func (h *hypervisor) plugOnce(ctx context.Context) (active, ping time.Duration, 
 	}
 	// What the removal makes the agent do is not to fall into the next time.
 	return active, ping, h.pause(ctx, 200*time.Millisecond, "plug")
+}
+
+// switchAlone measures the least that a plug takes: the switch's own time to
+// take a port, without an agent.
+func (h *hypervisor) switchAlone(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	run := func(program string, args ...string) error {
+		out, err := h.host().Run(ctx, program, args...)
+		if err != nil {
+			err = fmt.Errorf("%s: %w: %s", program, err, out)
+		}
+		return err
+	}
+	if err := h.host().KillAgent(); err != nil {
+		return err
+	}
+	if err := run("ip", "link", "add", "alone0", "type", "veth", "peer", "name", "alone1"); err != nil {
+		return err
+	}
+	var s samples
+	for range h.sizes.plugs {
+		begin := time.Now()
+		if err := run("ovs-vsctl", "add-port", "br-int", "alone0"); err != nil {
+			return err
+		}
+		s.durations = append(s.durations, time.Since(begin))
+		if err := run("ovs-vsctl", "del-port", "br-int", "alone0"); err != nil {
+			return err
+		}
+		if err := h.wait(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if h.quick {
+		s.note = fmt.Sprintf("in fact %d ports", len(h.guests))
+	}
+	h.times("the switch alone: add-port, "+name, s)
+	if err := run("ip", "link", "delete", "alone0"); err != nil {
+		return err
+	}
+	_, err := h.startAgent(ctx)
+	return err
 }
 
 // active polls the API every 2 ms until the port is ACTIVE.
@@ -311,6 +365,11 @@ func (h *hypervisor) restart(ctx context.Context) (time.Duration, error) {
 	if err := h.host().KillAgent(); err != nil {
 		return 0, err
 	}
+	return h.startAgent(ctx)
+}
+
+// startAgent starts the agent and waits until it has nothing left to do.
+func (h *hypervisor) startAgent(ctx context.Context) (time.Duration, error) {
 	begin := time.Now()
 	if err := h.host().StartAgent(); err != nil {
 		return 0, err
