@@ -22,6 +22,9 @@ var (
 		"Of these, at most so many of one project.", config.Min(0))
 )
 
+var maxRequestBody = config.Int("oslo_middleware", "max_request_body_size", 114688,
+	"Greatest body of a request, in bytes; beyond it, 413.", config.Min(1))
+
 // limits are how much the API does at a time.
 func limits(c *config.Config) rest.Limits {
 	l := rest.Limits{

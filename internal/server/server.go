@@ -197,7 +197,7 @@ func start(ctx context.Context, o Options) (_ *Server, opened bool, _ error) {
 	s.edge = rest.NewServer(withPage(rest.New(rest.Options{
 		Registry: s.Core.Registry, Logger: o.Logger, Metrics: o.Metrics,
 		Authenticator: access.authenticator, Enforcer: access.enforcer, AuthenticateURI: access.uri, Watch: s.watch,
-		PaginationMaxLimit: limit, Limits: limits(o.Config), LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed, store.ErrUnavailable},
+		PaginationMaxLimit: limit, Limits: limits(o.Config), MaxBody: int64(maxRequestBody.Of(o.Config)), LinkPrefix: config.NetworkLinkPrefix.Of(o.Config), Away: []error{store.ErrClosed, store.ErrUnavailable},
 		Healthy: func(ctx context.Context) error {
 			return s.Store.View(ctx, func(tx *store.Tx) error {
 				var one int
