@@ -99,7 +99,7 @@ func New(o Options) *Hub {
 		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), rounds: newRounds(),
 		applied: map[feed.Kind]AppliedFunc{}, together: map[feed.Kind]portReports{}, complete: map[feed.Kind][]Completion{},
 	}
-	h.reports = &turns[hostReport]{most: reportsAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
+	h.reports = &turns[hostReport]{most: comparedAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
 	return h
 }
 

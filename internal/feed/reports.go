@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"slices"
 
 	"isospin/api/feed"
 	"isospin/internal/core/port"
@@ -22,9 +23,13 @@ type hostReport struct {
 	applied []*feed.Applied
 }
 
-// Reports on about so many objects are stored in one transaction: few enough
-// that the API, whose transactions it takes turns with, does not wait for long.
-const reportsAtOnce = 100
+// Reports on about so many objects are compared with what is known at once, and
+// of those that are news so many are stored in one transaction: few enough that
+// the API, whose transactions it takes turns with, does not wait for long.
+const (
+	comparedAtOnce = 2000
+	storedAtOnce   = 100
+)
 
 // OnApplied takes hosts' reports on a kind of object; set before Start.
 func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
@@ -32,76 +37,107 @@ func (h *Hub) OnApplied(kind feed.Kind, f AppliedFunc) { h.applied[kind] = f }
 // Report stores what a host did with objects. Hosts tell all that they have
 // done each time that they attach: what is known already is only read.
 func (h *Hub) Report(ctx context.Context, host string, applied []*feed.Applied) error {
-	news, err := h.news(ctx, host, applied)
-	if err != nil || len(news) == 0 {
-		return err
+	if len(applied) == 0 {
+		return nil
 	}
-	return h.reports.ask(ctx, hostReport{host, news})
+	return h.reports.ask(ctx, hostReport{host, applied})
 }
 
-// news are those of a host's reports that may change something.
-func (h *Hub) news(ctx context.Context, host string, applied []*feed.Applied) ([]*feed.Applied, error) {
-	byKind := map[feed.Kind][]hostApplied{}
-	var news []*feed.Applied
-	for _, a := range applied {
-		switch {
-		case h.takenTogether(a.Kind):
-			if _, sensible := portStatuses[a.State]; !sensible {
-				continue
+// news leaves of reports what may change something.
+func (h *Hub) news(ctx context.Context, reports []hostReport) ([]hostReport, error) {
+	type place struct{ report, at int }
+	byKind, places := map[feed.Kind][]hostApplied{}, map[feed.Kind][]place{}
+	left := make([]hostReport, len(reports))
+	for i, r := range reports {
+		left[i] = hostReport{r.host, slices.Clone(r.applied)}
+		for j, a := range r.applied {
+			switch {
+			case !h.takenTogether(a.Kind):
+				if h.applied[a.Kind] == nil {
+					left[i].applied[j] = nil
+				}
+			case portStatuses[a.State] == "":
+				left[i].applied[j] = nil
+			default:
+				byKind[a.Kind] = append(byKind[a.Kind], hostApplied{r.host, a})
+				places[a.Kind] = append(places[a.Kind], place{i, j})
 			}
-			byKind[a.Kind] = append(byKind[a.Kind], hostApplied{host, a})
-		case h.applied[a.Kind] != nil:
-			news = append(news, a)
 		}
 	}
-	if len(byKind) == 0 {
-		return news, nil
-	}
-	err := h.store.View(ctx, func(tx *store.Tx) error {
-		for kind, list := range byKind {
-			known, err := h.together[kind].known(tx, list)
-			if err != nil {
-				return err
-			}
-			for i, a := range list {
-				if !known[i] {
-					news = append(news, a.Applied)
+	if len(byKind) > 0 {
+		err := h.store.View(ctx, func(tx *store.Tx) error {
+			for kind, list := range byKind {
+				known, err := h.together[kind].known(tx, list)
+				if err != nil {
+					return err
 				}
+				for i, at := range places[kind] {
+					if known[i] {
+						left[at.report].applied[at.at] = nil
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for i := range left {
+		left[i].applied = slices.DeleteFunc(left[i].applied, func(a *feed.Applied) bool { return a == nil })
+	}
+	return left, nil
+}
+
+// storeReports returns an error for each report that could not be stored, or nil.
+func (h *Hub) storeReports(ctx context.Context, reports []hostReport) []error {
+	errs := make([]error, len(reports))
+	left, err := h.news(ctx, reports)
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	for first := 0; first < len(left); {
+		last, size := first, 0
+		for last < len(left) && (last == first || size+len(left[last].applied) <= storedAtOnce) {
+			size += len(left[last].applied)
+			last++
+		}
+		if size > 0 {
+			copy(errs[first:], alone(left[first:last], func(list []hostReport) error { return h.storeNews(ctx, list) }))
+		}
+		first = last
+	}
+	return errs
+}
+
+// storeNews stores reports in one transaction.
+func (h *Hub) storeNews(ctx context.Context, list []hostReport) error {
+	return h.store.Tx(ctx, func(tx *store.Tx) error {
+		byKind := map[feed.Kind][]hostApplied{}
+		for _, r := range list {
+			for _, a := range r.applied {
+				if h.takenTogether(a.Kind) {
+					byKind[a.Kind] = append(byKind[a.Kind], hostApplied{r.host, a})
+				} else if err := h.applied[a.Kind](ctx, tx, r.host, a); err != nil {
+					return err
+				}
+			}
+		}
+		for kind, list := range byKind {
+			if err := h.together[kind].store(ctx, tx, list); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return news, err
 }
 
 func (h *Hub) takenTogether(kind feed.Kind) bool {
 	_, is := h.together[kind]
 	return is
-}
-
-func (h *Hub) storeReports(ctx context.Context, reports []hostReport) []error {
-	return alone(reports, func(list []hostReport) error {
-		return h.store.Tx(ctx, func(tx *store.Tx) error {
-			byKind := map[feed.Kind][]hostApplied{}
-			for _, r := range list {
-				for _, a := range r.applied {
-					if h.takenTogether(a.Kind) {
-						byKind[a.Kind] = append(byKind[a.Kind], hostApplied{r.host, a})
-					} else if f := h.applied[a.Kind]; f != nil {
-						if err := f(ctx, tx, r.host, a); err != nil {
-							return err
-						}
-					}
-				}
-			}
-			for kind, list := range byKind {
-				if err := h.together[kind].store(ctx, tx, list); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	})
 }
 
 // portReports takes hosts' reports on ports.
