@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -22,17 +21,10 @@ const (
 
 // TestScope: every extension of Neutron is served, or is listed with a reason.
 func TestScope(t *testing.T) {
-	raw, err := os.ReadFile(aliasList)
-	if err != nil {
-		t.Fatal(err)
-	}
 	reasons := readReasons(t, aliasReasons)
 	s := servertest.Start(t, servertest.Networks)
 	served, all := 0, 0
-	for _, alias := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
-		if strings.HasPrefix(alias, "#") {
-			continue
-		}
+	for _, alias := range neutrons(t) {
 		all++
 		_, there := s.Core.Registry.Extension(alias)
 		reason := reasons[alias]
