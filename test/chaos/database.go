@@ -135,7 +135,7 @@ func (d *database) start(ctx context.Context) error {
 
 func tail(text []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+	return strings.Join(lines[max(0, len(lines)-3):], "\n")
 }
 
 // prepare makes the database, if there is none yet.

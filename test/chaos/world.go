@@ -53,7 +53,7 @@ const hostPrefix = "host-"
 
 // limits of the servers in a run.
 const (
-	agentDown   = 40 * time.Second
+	agentDown   = 50 * time.Second
 	reports     = 5 * time.Second
 	leaseMove   = 20 * time.Second
 	liveness    = "agents that are alive are shown as down"

@@ -1,0 +1,16 @@
+package server
+
+import "time"
+
+// Limits bound how long clients may take.
+type Limits struct{ ReadHeader, Read, Write, Idle time.Duration }
+
+// Limits returns those of the API.
+func (s *Server) Limits() Limits {
+	return Limits{s.edge.ReadHeaderTimeout, s.edge.ReadTimeout, s.edge.WriteTimeout, s.edge.IdleTimeout}
+}
+
+// SetLimits changes them, before Run.
+func (s *Server) SetLimits(l Limits) {
+	s.edge.ReadHeaderTimeout, s.edge.ReadTimeout, s.edge.WriteTimeout, s.edge.IdleTimeout = l.ReadHeader, l.Read, l.Write, l.Idle
+}
