@@ -21,10 +21,22 @@ type backend interface {
 type session interface {
 	// exec returns the number of rows that were inserted, deleted, or matched by an update.
 	exec(query string, args []any) (int64, error)
-	// query calls row for each row; scan is that row's Scan.
-	query(query string, args []any, row func(scan func(...any) error) error) error
+	// put is exec for a statement that is expected to be carried out, and with
+	// some to find a row: it may be sent later, with others. If the expectation
+	// is not met, the transaction is run again, and put then tells.
+	put(query string, args []any, some bool) (int64, error)
+	// ask asks all questions at once.
+	ask(list []question) error
 	// first scans the first row; ErrNoRow when there is none.
 	first(query string, args []any, dest []any) error
+}
+
+// question is a query.
+type question struct {
+	query string
+	args  []any
+	// row is called for each row; scan is that row's Scan.
+	row func(scan func(...any) error) error
 }
 
 // dialect is what the kinds of databases differ in beside connections.

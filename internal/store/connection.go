@@ -60,6 +60,18 @@ func (c *connection) exec(query string, args []any) (int64, error) {
 	return r.RowsAffected()
 }
 
+// put is exec: there is no way to the database.
+func (c *connection) put(query string, args []any, _ bool) (int64, error) { return c.exec(query, args) }
+
+func (c *connection) ask(list []question) error {
+	for _, q := range list {
+		if err := c.query(q.query, q.args, q.row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (c *connection) query(query string, args []any, row func(scan func(...any) error) error) error {
 	st, err := c.prepare(query)
 	if err != nil {

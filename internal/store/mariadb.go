@@ -62,6 +62,8 @@ func mariadbConfig(connection string) (*mysql.Config, error) {
 	c.Addr = net.JoinHostPort(host, port)
 	c.Timeout, c.ReadTimeout, c.WriteTimeout = 5*time.Second, statementLimit, statementLimit
 	c.ClientFoundRows = true
+	// Statements of one round trip are one text, with their arguments quoted by the driver.
+	c.MultiStatements, c.InterpolateParams = true, true
 	c.Collation = "utf8mb4_nopad_bin"
 	c.Logger = quietLogger{}
 	c.Params = map[string]string{
@@ -283,55 +285,283 @@ type mariadbSession struct {
 	unordered bool
 	used      bool
 	number    int64
-	dead, lot error
+	gone, lot error
 
 	carried, trips int
 }
 
+// takeTurn leaves the number for LAST_INSERT_ID().
+const takeTurn = "UPDATE commit_order SET number = LAST_INSERT_ID(number + 1)"
+
 func (c *mariadbSession) begin(writable bool) {
 	c.checks = c.checks[:0]
-	c.unordered, c.used, c.number, c.dead, c.lot, c.carried, c.trips = writable, false, 0, nil, nil, 0, 0
+	c.unordered, c.used, c.number, c.gone, c.lot, c.carried, c.trips = writable, false, 0, nil, nil, 0, 0
 }
 
 func (c *mariadbSession) fate() error                   { return c.lot }
+func (c *mariadbSession) dead() error                   { return c.gone }
+func (c *mariadbSession) turn() int64                   { return c.number }
 func (c *mariadbSession) cost() (statements, trips int) { return c.carried, c.trips }
 
-// ready is called before each statement.
-func (c *mariadbSession) ready(query string) (translated, error) {
-	if c.dead != nil {
-		return translated{}, c.dead
-	}
-	c.used = true
-	if c.unordered {
-		c.unordered = false
-		c.carried++
-		c.trips++
-		st, err := c.prepare("UPDATE commit_order SET number = LAST_INSERT_ID(number + 1)")
-		if err == nil {
-			var r sql.Result
-			if r, err = st.ExecContext(background); err == nil {
-				c.number, err = r.LastInsertId()
-			}
-		}
-		if err != nil {
-			c.dead = c.judge(err, "")
-			return translated{}, c.dead
-		}
-	}
-	c.carried++
-	c.trips++
-	return translate(query), nil
+// texts are statements of one round trip.
+type texts struct {
+	list []string
+	args []driver.NamedValue
 }
 
-func (c *mariadbSession) exec(query string, args []any) (int64, error) {
-	t, err := c.ready(query)
-	if err != nil {
-		return 0, err
+func (t *texts) add(text string, args ...any) error {
+	t.list = append(t.list, text)
+	for _, a := range args {
+		v, err := driver.DefaultParameterConverter.ConvertValue(a)
+		if err != nil {
+			return err
+		}
+		t.args = append(t.args, driver.NamedValue{Ordinal: len(t.args) + 1, Value: v})
 	}
+	return nil
+}
+
+// statement translates one that changes rows, and notes what it leaves to the commit.
+func (c *mariadbSession) statement(query string, args []any) (translated, []lateCheck) {
+	t := translate(query)
 	checks := c.late.of(t, args)
 	if len(checks) > 0 {
 		t.text = "SET STATEMENT foreign_key_checks = 0 FOR " + t.text
 	}
+	return t, checks
+}
+
+func (c *mariadbSession) send(writes []write, questions []reading, end bool) error {
+	if c.gone != nil {
+		return c.gone
+	}
+	late := len(c.checks) > 0
+	for _, w := range writes {
+		_, checks := c.statement(w.query, w.args)
+		late = late || len(checks) > 0
+	}
+	if end && (late || finds(writes)) { // nothing is committed before all has been found
+		if len(writes) > 0 {
+			if err := c.send(writes, nil, false); err != nil {
+				return err
+			}
+		}
+		if err := c.check(); err != nil {
+			return err
+		}
+		writes = nil
+	}
+	var t texts
+	first := c.unordered
+	if first {
+		if t.list = append(t.list, takeTurn); len(questions) > 0 {
+			t.list = append(t.list, "SELECT LAST_INSERT_ID()")
+		}
+	}
+	for _, w := range writes {
+		s, checks := c.statement(w.query, w.args)
+		c.checks = append(c.checks, checks...)
+		if err := t.add(s.text, w.args...); err != nil {
+			return err
+		}
+		if w.some && len(questions) > 0 {
+			t.list = append(t.list, "SELECT ROW_COUNT()")
+		}
+	}
+	for _, q := range questions {
+		if err := t.add(translate(q.query).text, q.args...); err != nil {
+			return err
+		}
+	}
+	if end && c.used || end && len(t.list) > 0 {
+		t.list = append(t.list, "COMMIT")
+	}
+	if len(t.list) == 0 {
+		return nil
+	}
+	c.used, c.unordered = true, false
+	c.carried += len(t.list)
+	c.trips++
+	var err error
+	switch {
+	case len(questions) == 1 && len(t.list) == 1:
+		err = c.alone(questions[0], t)
+	case len(questions) > 0:
+		err = c.read(t, first, writes, questions)
+	default:
+		err = c.carry(t, first, writes)
+	}
+	var refused *refusal
+	if err == nil || errors.As(err, &refused) {
+		return err
+	}
+	judged := c.judge(err, "")
+	var constraint *ConstraintError
+	if c.lot == nil && len(writes) > 0 && errors.As(judged, &constraint) {
+		return &refusal{place: -1, error: judged}
+	}
+	return judged
+}
+
+// carry carries out statements without rows.
+func (c *mariadbSession) carry(t texts, first bool, writes []write) error {
+	return c.conn.Raw(func(conn any) error {
+		result, err := conn.(driver.ExecerContext).ExecContext(background, strings.Join(t.list, ";"), t.args)
+		if err != nil {
+			return err
+		}
+		r := result.(mysql.Result)
+		counts := r.AllRowsAffected()
+		if first {
+			c.number = r.AllLastInsertIds()[0]
+			counts = counts[1:]
+		}
+		for i, w := range writes {
+			if w.some && counts[i] == 0 {
+				return &refusal{place: i, error: errNothing}
+			}
+		}
+		return nil
+	})
+}
+
+// read carries out statements that questions are among.
+func (c *mariadbSession) read(t texts, first bool, writes []write, questions []reading) error {
+	args := make([]any, len(t.args))
+	for i, a := range t.args {
+		args[i] = a.Value
+	}
+	rows, err := c.conn.QueryContext(background, strings.Join(t.list, ";"), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	begun := false
+	next := func(row func() error) error {
+		if begun && !rows.NextResultSet() {
+			if err := rows.Err(); err != nil {
+				return err
+			}
+			return io.ErrUnexpectedEOF
+		}
+		begun = true
+		for rows.Next() {
+			if err := row(); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	if first {
+		if err := next(func() error { return rows.Scan(&c.number) }); err != nil {
+			return err
+		}
+	}
+	var missed error
+	for i, w := range writes {
+		if !w.some {
+			continue
+		}
+		var n int64
+		if err := next(func() error { return rows.Scan(&n) }); err != nil {
+			return err
+		}
+		if n == 0 && missed == nil {
+			missed = &refusal{place: i, error: errNothing}
+		}
+	}
+	if missed != nil {
+		return missed
+	}
+	for _, q := range questions {
+		if err := next(scanner(rows, q)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone asks one question, prepared.
+func (c *mariadbSession) alone(q reading, t texts) error {
+	st, err := c.prepare(t.list[0])
+	if err != nil {
+		return err
+	}
+	rows, err := st.QueryContext(background, q.args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	take := scanner(rows, q)
+	for rows.Next() {
+		if err := take(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// scanner takes one row.
+func scanner(rows *sql.Rows, q reading) func() error {
+	var values, to []any
+	return func() error {
+		if q.keep == nil {
+			return q.row(rows.Scan)
+		}
+		if values == nil {
+			names, err := rows.Columns()
+			if err != nil {
+				return err
+			}
+			values, to = make([]any, len(names)), make([]any, len(names))
+			for i := range values {
+				to[i] = &values[i]
+			}
+		}
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		q.keep(values)
+		return nil
+	}
+}
+
+// check looks for the rows that foreign keys need.
+func (c *mariadbSession) check() error {
+	counts := make([]int64, len(c.checks))
+	var list []reading
+	for i, k := range c.checks {
+		list = append(list, reading{question: &question{k.query, []any{k.value}, func(scan func(...any) error) error { return scan(&counts[i]) }}})
+	}
+	checks := c.checks
+	c.checks = nil
+	if len(list) == 0 {
+		return nil
+	}
+	if err := c.send(nil, list, false); err != nil {
+		return err
+	}
+	for i, n := range counts {
+		if n == 0 {
+			return &refusal{place: -1, error: &ConstraintError{Kind: ErrReferenced, Text: fmt.Sprintf("FOREIGN KEY constraint failed: %s has no row %v", checks[i].parent, checks[i].value)}}
+		}
+	}
+	return nil
+}
+
+func (c *mariadbSession) exec(writes []write, query string, args []any) (int64, error) {
+	if c.unordered || len(writes) > 0 {
+		if err := c.send(writes, nil, false); err != nil {
+			return 0, err
+		}
+	}
+	if c.gone != nil {
+		return 0, c.gone
+	}
+	c.used = true
+	c.carried++
+	c.trips++
+	t, checks := c.statement(query, args)
 	n, err := c.connection.exec(t.text, args)
 	if err == nil {
 		c.checks = append(c.checks, checks...)
@@ -342,43 +572,6 @@ func (c *mariadbSession) exec(query string, args []any) (int64, error) {
 	return n, err
 }
 
-func (c *mariadbSession) query(query string, args []any, row func(scan func(...any) error) error) error {
-	t, err := c.ready(query)
-	if err != nil {
-		return err
-	}
-	return c.judge(c.connection.query(t.text, args, row), "")
-}
-
-func (c *mariadbSession) first(query string, args []any, dest []any) error {
-	t, err := c.ready(query)
-	if err != nil {
-		return err
-	}
-	return c.judge(c.connection.first(t.text, args, dest), "")
-}
-
-func (c *mariadbSession) commit() error {
-	if c.dead != nil || !c.used {
-		return c.dead
-	}
-	for len(c.checks) > 0 {
-		k := c.checks[0]
-		c.checks = c.checks[1:]
-		var n int
-		if err := c.first(k.query, []any{k.value}, []any{&n}); err != nil {
-			return err
-		}
-		if n == 0 {
-			return &ConstraintError{Kind: ErrReferenced, Text: fmt.Sprintf("FOREIGN KEY constraint failed: %s has no row %v", k.parent, k.value)}
-		}
-	}
-	c.carried++
-	c.trips++
-	_, err := c.connection.exec("COMMIT", nil)
-	return c.judge(err, "")
-}
-
 func (c *mariadbSession) rollback() error {
 	if errors.Is(c.lot, errLost) {
 		return c.lot
@@ -387,6 +580,9 @@ func (c *mariadbSession) rollback() error {
 		return nil
 	}
 	_, err := c.connection.exec("ROLLBACK", nil)
+	if c.number > 0 {
+		c.number-- // so is that
+	}
 	return err
 }
 
@@ -426,7 +622,7 @@ func (c *mariadbSession) judge(err error, table string) error {
 		return &ConstraintError{Kind: ErrReferenced, Text: e.Message}
 	}
 	if c.lot != nil {
-		c.dead = c.lot
+		c.gone = c.lot
 		return c.lot
 	}
 	return err
@@ -554,6 +750,9 @@ func (s *mariadb) define(statement string) []string {
 			fmt.Sprintf("CREATE UNIQUE INDEX %s ON %s (%s, %s)", m[1], m[2], m[3], column),
 		}
 	}
+	if statement == commitTurn {
+		return nil
+	}
 	if !definition.MatchString(statement) {
 		return []string{statement}
 	}
@@ -580,12 +779,7 @@ func (s *mariadb) hasTable(tx *Tx, name string) (bool, error) {
 // writeEvents: the number of an event is that of its transaction in commit_order, and its place in it.
 func (s *mariadb) writeEvents(tx *Tx, events []Event) error {
 	const chunk = 100
-	c := tx.c.(*mariadbSession)
-	if c.number == 0 {
-		if _, err := tx.Exec("DO 0"); err != nil { // takes the number
-			return err
-		}
-	}
+	c := tx.c.(*conversation)
 	for first := 0; first < len(events); {
 		n := min(chunk, len(events)-first)
 		if n < chunk {
@@ -594,11 +788,14 @@ func (s *mariadb) writeEvents(tx *Tx, events []Event) error {
 			}
 		}
 		args := make([]any, 0, 11*n)
-		for i, e := range events[first : first+n] {
-			args = append(args, c.number<<placeBits+int64(first+i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data))
+		for _, e := range events[first : first+n] {
+			args = append(args, int64(c.place), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data))
+			c.place++
 		}
-		if _, err := tx.Exec("INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data) VALUES (?,?,?,?,?,?,?,?,?,?,?)"+
-			strings.Repeat(", (?,?,?,?,?,?,?,?,?,?,?)", n-1), args...); err != nil {
+		// takeTurn is the only one that sets LAST_INSERT_ID.
+		const values = "(LAST_INSERT_ID() * 1048576 + ?,?,?,?,?,?,?,?,?,?,?)"
+		if err := c.later(write{query: "INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data) VALUES " +
+			values + strings.Repeat(", "+values, n-1), args: args, job: c.job}); err != nil {
 			return fmt.Errorf("events: %w", err)
 		}
 		first += n
@@ -629,7 +826,7 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 		return err
 	}
 	defer c.close()
-	tx := &Tx{c: c, dialect: s, writable: true}
+	tx := &Tx{c: &conversation{remote: c, careful: true}, dialect: s, writable: true}
 	// Programs that start at the same time do so one after the other.
 	var locked sql.NullInt64
 	if err := tx.Row("SELECT GET_LOCK(CONCAT('isospin.', DATABASE()), 600)", nil, &locked); err != nil {
@@ -676,17 +873,18 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 				if _, err := tx.Exec("INSERT INTO schema_progress (module, version, statements) VALUES (?, ?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version, statements = excluded.statements", schema.Module, version, done); err != nil {
 					return err
 				}
-				if err := c.commit(); err != nil {
+				if err := c.send(nil, nil, true); err != nil {
 					return err
 				}
 			}
 			if _, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", schema.Module, version); err != nil {
 				return err
 			}
-			if err := c.commit(); err != nil {
+			if err := c.send(nil, nil, true); err != nil {
 				return err
 			}
 		}
 	}
+	s.memory.learn(all)
 	return s.keys.load(tx, "SELECT table_name, index_name, column_name FROM information_schema.statistics WHERE table_schema = DATABASE() AND non_unique = 0 ORDER BY table_name, index_name, seq_in_index")
 }

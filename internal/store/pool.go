@@ -5,27 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// remote is one connection to a database server.
-type remote interface {
-	session
-	// begin makes the next statement the first of a transaction. The
-	// transaction ends by commit or rollback.
-	begin(writable bool)
-	// commit writes what finish adds at the end, and ends the transaction.
-	commit() error
-	rollback() error
-	// fate tells what became of the transaction: nil, errAgain or errLost, whatever the closure made of it.
-	fate() error
-	// cost are statements and round trips since begin.
-	cost() (statements, trips int)
-	close()
-}
 
 var (
 	// errAgain: the transaction lost against another; it is to be run again.
@@ -59,10 +42,14 @@ type pool struct {
 	slots chan struct{}
 	mu    sync.Mutex
 	idle  []kept
-	// ended is closed by close; users counts transactions and what runs beside them.
-	ended   chan struct{}
-	closing sync.Once
-	users   sync.WaitGroup
+	// jobs are writing transactions that wait for their turn.
+	jobs   chan *job
+	memory *memory
+	// ended is closed by close, unneeded when nobody waits for the one who writes any more; users counts transactions and what runs beside them.
+	ended, unneeded chan struct{}
+	writer          sync.WaitGroup
+	closing         sync.Once
+	users           sync.WaitGroup
 }
 
 type kept struct {
@@ -71,8 +58,11 @@ type kept struct {
 }
 
 func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote, repeat func()) *pool {
-	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, repeat: repeat, ended: make(chan struct{})}
+	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, repeat: repeat, ended: make(chan struct{}),
+		jobs: make(chan *job, 4*maxBatch), memory: &memory{}, unneeded: make(chan struct{})}
 	p.slots = make(chan struct{}, p.limits.Size+p.limits.Overflow)
+	p.memory.forgetAll()
+	p.writer.Go(p.write)
 	return p
 }
 
@@ -213,45 +203,14 @@ func (p *pool) close() error {
 		close(p.ended)
 		p.mu.Unlock()
 		p.users.Wait()
+		close(p.unneeded)
+		p.writer.Wait()
 		for _, c := range p.idle {
 			c.close()
 		}
 		p.idle = nil
 	})
 	return nil
-}
-
-func (p *pool) tx(ctx context.Context, do func(*Tx) error) error {
-	if err := p.enter(); err != nil {
-		return err
-	}
-	defer p.users.Done()
-	lost := 0
-	for attempt := 1; ; attempt++ {
-		if attempt > 1 {
-			p.repeat()
-		}
-		err := p.attempt(ctx, do, true, attempt)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errLost):
-			// A connection that was idle may have been dead for long; a second one is new.
-			if lost++; lost > 1 {
-				return fmt.Errorf("%w: %w", ErrUnavailable, err)
-			}
-		case errors.Is(err, errAgain):
-			if attempt > p.limits.Repeats {
-				return fmt.Errorf("%w: a transaction failed %d times ([database] db_max_retries): %w", ErrUnavailable, attempt, err)
-			}
-			time.Sleep(time.Duration(rand.Int64N(int64(min(attempt, 10)) * int64(time.Millisecond))))
-		default:
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-	}
 }
 
 func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
@@ -263,7 +222,7 @@ func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
 		if attempt > 1 {
 			p.repeat()
 		}
-		err := p.attempt(ctx, do, false, attempt)
+		err := p.attempt(ctx, do, attempt)
 		if err == nil || attempt > 2 || !errors.Is(err, errLost) && !errors.Is(err, errAgain) {
 			if errors.Is(err, errLost) || errors.Is(err, errAgain) {
 				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -273,55 +232,28 @@ func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
 	}
 }
 
-// attempt runs a transaction once. errLost and errAgain say that nothing of it
-// has been kept and that it can be run again.
-func (p *pool) attempt(ctx context.Context, do func(*Tx) error, writable bool, attempt int) error {
-	c, err := p.acquire(ctx)
+// attempt runs a reading transaction once. errLost and errAgain say that it can be run again.
+func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int) error {
+	k, err := p.acquire(ctx)
 	if err != nil {
 		return err
 	}
-	c.begin(writable)
-	tx := &Tx{c: c.remote, dialect: p.dialect, writable: writable}
-	err = run(do, tx)
-	if writable && err == nil && c.fate() == nil {
-		err = tx.finish()
-	}
+	c := &conversation{remote: k.remote}
+	c.begin(false)
+	err = run(do, &Tx{c: c, dialect: p.dialect})
 	if fate := c.fate(); fate != nil {
 		// Whatever the closure made of it: it was not the closure's.
 		err = fate
 	}
-	if err != nil || !writable {
-		if err == nil {
-			p.told(c, writable, attempt)
-		}
-		// Nobody waits for the end of what is not kept.
-		p.users.Add(1)
-		go func() {
-			defer p.users.Done()
-			p.release(c, c.rollback() != nil)
-		}()
-		return err
-	}
-	if err = c.commit(); err != nil {
-		if errors.Is(err, errLost) {
-			// Nobody knows whether it was kept: it must not be run again.
-			p.release(c, true)
-			return fmt.Errorf("%w: commit: %v", ErrUnavailable, err)
-		}
-		p.release(c, c.rollback() != nil)
-		return err
-	}
-	p.told(c, writable, attempt)
-	p.release(c, false)
-	if len(tx.events) > 0 {
-		p.wrote()
-	}
-	return nil
-}
-
-func (p *pool) told(c remote, writable bool, attempt int) {
-	if p.trace != nil {
+	if err == nil && p.trace != nil {
 		statements, trips := c.cost()
-		p.trace(Cost{Statements: statements, RoundTrips: trips, Attempts: attempt, Writable: writable})
+		p.trace(Cost{Statements: statements, RoundTrips: trips, Attempts: attempt, Transactions: 1})
 	}
+	// Nobody waits for the end of what is only read.
+	p.users.Add(1)
+	go func() {
+		defer p.users.Done()
+		p.release(k, c.rollback() != nil)
+	}()
+	return err
 }

@@ -245,25 +245,20 @@ type postgresSession struct {
 	ctx  context.Context
 	end  context.CancelFunc
 	// prelude begins the transaction together with its first statement.
-	prelude []queued
-	// tail are statements that go with the commit.
-	tail []queued
-	// dead is why the transaction cannot go on.
-	dead, lot         error
+	prelude []string
+	number  int64
+	// gone is why the transaction cannot go on.
+	gone, lot         error
 	statements, trips int
-}
-
-type queued struct {
-	text string
-	args []any
 }
 
 var (
 	// Statements after the lock see all that was committed before it was taken.
-	beginWriting = []queued{{text: "BEGIN ISOLATION LEVEL READ COMMITTED"}, {text: "SELECT pg_advisory_xact_lock(7303015)"}}
-	beginReading = []queued{{text: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}}
+	// The number is given under the lock: of two turns the later one has the greater.
+	beginWriting = []string{"BEGIN ISOLATION LEVEL READ COMMITTED", "SELECT CASE WHEN pg_advisory_xact_lock(7303015) IS NULL THEN 0 ELSE nextval('commit_turn') END"}
+	beginReading = []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"}
 	// beginUpgrade makes programs that start at the same time upgrade one after the other.
-	beginUpgrade = []queued{{text: "BEGIN ISOLATION LEVEL READ COMMITTED"}, {text: "SET LOCAL lock_timeout = 0"}, {text: "SELECT pg_advisory_xact_lock(7303014)"}}
+	beginUpgrade = []string{"BEGIN ISOLATION LEVEL READ COMMITTED", "SET LOCAL lock_timeout = 0", "SELECT 1 FROM (SELECT pg_advisory_xact_lock(7303014)) l"}
 )
 
 func (c *postgresSession) begin(writable bool) {
@@ -274,12 +269,14 @@ func (c *postgresSession) begin(writable bool) {
 	}
 }
 
-func (c *postgresSession) start(prelude []queued, limit time.Duration) {
+func (c *postgresSession) start(prelude []string, limit time.Duration) {
 	c.ctx, c.end = context.WithTimeout(background, limit)
-	c.prelude, c.tail, c.dead, c.lot, c.statements, c.trips = prelude, nil, nil, nil, 0, 0
+	c.prelude, c.number, c.gone, c.lot, c.statements, c.trips = prelude, 0, nil, nil, 0, 0
 }
 
 func (c *postgresSession) fate() error                   { return c.lot }
+func (c *postgresSession) dead() error                   { return c.gone }
+func (c *postgresSession) turn() int64                   { return c.number }
 func (c *postgresSession) cost() (statements, trips int) { return c.statements, c.trips }
 
 func (c *postgresSession) close() {
@@ -288,108 +285,118 @@ func (c *postgresSession) close() {
 	c.conn.Close(ctx)
 }
 
-// send carries out statements in one round trip, and returns how many rows the one at place has changed.
-func (c *postgresSession) send(list []queued, place int) (int64, error) {
-	if c.dead != nil {
-		return 0, c.dead
+// batch sends what begins the transaction, writes, and what more adds, in one round trip.
+func (c *postgresSession) batch(writes []write, more func(b *pgx.Batch)) (pgx.BatchResults, error) {
+	if c.gone != nil {
+		return nil, c.gone
 	}
-	if len(c.prelude) > 0 {
-		list, place, c.prelude = append(slices.Clone(c.prelude), list...), place+len(c.prelude), nil
+	b, prelude := &pgx.Batch{}, c.prelude
+	c.prelude = nil
+	for _, text := range prelude {
+		b.Queue(text)
 	}
-	c.statements++
+	for _, w := range writes {
+		b.Queue(numbered(w.query).text, w.args...)
+	}
+	if more(b); b.Len() == 0 {
+		return nil, nil
+	}
+	c.statements += b.Len()
 	c.trips++
-	if len(list) == 1 {
-		tag, err := c.conn.Exec(c.ctx, list[0].text, list[0].args...)
-		return tag.RowsAffected(), c.judge(err)
-	}
-	b := &pgx.Batch{}
-	for _, q := range list {
-		b.Queue(q.text, q.args...)
-	}
 	results := c.conn.SendBatch(c.ctx, b)
-	var n int64
-	var err error
-	for i := range list {
-		var tag pgconn.CommandTag
-		if tag, err = results.Exec(); err != nil {
-			break
-		}
-		if i == place {
-			n = tag.RowsAffected()
+	for i := range prelude {
+		if i < 1 || i < len(prelude)-1 {
+			if _, err := results.Exec(); err != nil {
+				return results, c.unguarded(c.judge(err))
+			}
+		} else if err := results.QueryRow().Scan(&c.number); err != nil {
+			return results, c.unguarded(c.judge(err))
 		}
 	}
-	if end := results.Close(); err == nil {
-		err = end
+	var missed *refusal
+	for i, w := range writes {
+		tag, err := results.Exec()
+		if err != nil {
+			if err = c.unguarded(c.judge(err)); c.lot == nil {
+				err = &refusal{place: i, error: err}
+			}
+			return results, err
+		}
+		if w.some && tag.RowsAffected() == 0 && missed == nil {
+			missed = &refusal{place: i, error: errNothing}
+		}
 	}
-	return n, c.judge(err)
+	if missed != nil {
+		return results, missed
+	}
+	return results, nil
 }
 
-// exec runs a statement. PostgreSQL gives up the whole transaction when one
-// fails; what may fail and be followed by others is under a savepoint.
-func (c *postgresSession) exec(query string, args []any) (int64, error) {
-	s := numbered(query)
-	if !s.guarded {
-		n, err := c.send([]queued{{s.text, args}}, 0)
-		return n, c.unguarded(err)
-	}
-	n, err := c.send([]queued{{text: "SAVEPOINT s"}, {s.text, args}, {text: "RELEASE SAVEPOINT s"}}, 1)
-	if err != nil && c.dead == nil {
-		if c.conn.PgConn().TxStatus() != 'E' {
-			return 0, c.unguarded(err) // not even the savepoint was made
-		}
-		c.trips++
-		if _, undo := c.conn.Exec(c.ctx, "ROLLBACK TO SAVEPOINT s"); undo != nil {
-			c.dead = c.judge(undo)
-		}
-	}
-	return n, err
+func finds(writes []write) bool {
+	return slices.ContainsFunc(writes, func(w write) bool { return w.some })
 }
 
-// unguarded notes that the transaction has ended with this error.
-func (c *postgresSession) unguarded(err error) error {
-	if err != nil && c.dead == nil {
-		c.dead = err
+func (c *postgresSession) send(writes []write, questions []reading, end bool) error {
+	if end && finds(writes) { // nothing is committed before all has been found
+		if err := c.send(writes, nil, false); err != nil {
+			return err
+		}
+		writes = nil
+	}
+	if end {
+		defer c.end()
+	}
+	results, err := c.batch(writes, func(b *pgx.Batch) {
+		for _, q := range questions {
+			b.Queue(numbered(q.query).text, q.args...)
+		}
+		if end {
+			b.Queue("COMMIT")
+		}
+	})
+	if results == nil {
+		return err
+	}
+	for _, q := range questions {
+		if err == nil {
+			err = c.read(results, q)
+		}
+	}
+	if end && err == nil {
+		if _, failed := results.Exec(); failed != nil {
+			if err = c.unguarded(c.judge(failed)); c.lot == nil {
+				err = &refusal{place: len(writes), error: err}
+			}
+		}
+	}
+	if closed := results.Close(); closed != nil && err == nil {
+		err = c.unguarded(c.judge(closed))
+	}
+	if end && err == nil && c.conn.PgConn().TxStatus() != 'I' {
+		err = errors.New("the database has not committed")
 	}
 	return err
 }
 
-func (c *postgresSession) query(query string, args []any, row func(scan func(...any) error) error) error {
-	if c.dead != nil {
-		return c.dead
-	}
-	text := numbered(query).text
-	c.statements++
-	c.trips++
-	var rows pgx.Rows
-	var err error
-	if len(c.prelude) == 0 {
-		rows, err = c.conn.Query(c.ctx, text, args...)
-	} else {
-		b := &pgx.Batch{}
-		for _, q := range c.prelude {
-			b.Queue(q.text, q.args...)
-		}
-		b.Queue(text, args...)
-		results := c.conn.SendBatch(c.ctx, b)
-		defer results.Close()
-		for range c.prelude {
-			if _, err = results.Exec(); err != nil {
-				break
-			}
-		}
-		c.prelude = nil
-		if err == nil {
-			rows, err = results.Query()
-		}
-	}
+// read takes the rows of a question.
+func (c *postgresSession) read(results pgx.BatchResults, q reading) error {
+	rows, err := results.Query()
 	if err != nil {
 		return c.unguarded(c.judge(err))
 	}
 	defer rows.Close()
 	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
+		if q.keep == nil {
+			if err := q.row(rows.Scan); err != nil {
+				return err
+			}
+			continue
+		}
+		values, err := rows.Values()
+		if err != nil {
 			return err
 		}
+		q.keep(values)
 	}
 	if err := rows.Err(); err != nil {
 		return c.unguarded(c.judge(err))
@@ -397,40 +404,59 @@ func (c *postgresSession) query(query string, args []any, row func(scan func(...
 	return nil
 }
 
-func (c *postgresSession) first(query string, args []any, dest []any) error {
-	found := false
-	if err := c.query(query, args, func(scan func(...any) error) error {
-		if found {
-			return nil
+// exec runs a statement. PostgreSQL gives up the whole transaction when one
+// fails; what may fail and be followed by others is under a savepoint.
+func (c *postgresSession) exec(writes []write, query string, args []any) (int64, error) {
+	s := numbered(query)
+	results, err := c.batch(writes, func(b *pgx.Batch) {
+		if s.guarded {
+			b.Queue("SAVEPOINT s")
 		}
-		found = true
-		return scan(dest...)
-	}); err != nil {
-		return err
+		b.Queue(s.text, args...)
+		if s.guarded {
+			b.Queue("RELEASE SAVEPOINT s")
+		}
+	})
+	if results == nil || err != nil {
+		if results != nil {
+			results.Close()
+		}
+		return 0, err
 	}
-	if !found {
-		return ErrNoRow
+	var tag pgconn.CommandTag
+	if s.guarded {
+		_, err = results.Exec()
 	}
-	return nil
+	saved := err == nil
+	if saved {
+		tag, err = results.Exec()
+	}
+	if s.guarded && err == nil {
+		_, err = results.Exec()
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err = c.judge(err); err == nil || c.lot != nil {
+		return tag.RowsAffected(), err
+	}
+	if !s.guarded || !saved || c.conn.PgConn().TxStatus() != 'E' {
+		return 0, c.unguarded(err)
+	}
+	c.statements++
+	c.trips++
+	if _, undo := c.conn.Exec(c.ctx, "ROLLBACK TO SAVEPOINT s"); undo != nil {
+		c.gone = c.judge(undo)
+	}
+	return 0, err
 }
 
-func (c *postgresSession) commit() error {
-	defer c.end()
-	if c.dead != nil {
-		return c.dead
+// unguarded notes that the transaction has ended with this error.
+func (c *postgresSession) unguarded(err error) error {
+	if err != nil && c.gone == nil {
+		c.gone = err
 	}
-	if len(c.prelude) > 0 && len(c.tail) == 0 {
-		return nil
-	}
-	c.statements += len(c.tail) // send counts the commit
-	list := append(c.tail, queued{text: "COMMIT"})
-	if _, err := c.send(list, 0); err != nil {
-		return err
-	}
-	if c.conn.PgConn().TxStatus() != 'I' {
-		return errors.New("the database has not committed")
-	}
-	return nil
+	return err
 }
 
 func (c *postgresSession) rollback() error {
@@ -477,7 +503,7 @@ func (c *postgresSession) judge(err error) error {
 		return &ConstraintError{Kind: ErrReferenced, Text: e.Message}
 	}
 	if c.lot != nil {
-		c.dead = c.lot
+		c.gone = c.lot
 		return c.lot
 	}
 	return err
@@ -527,7 +553,7 @@ const eventTable = "CREATE TABLE event ("
 
 // define: text is compared and sorted by its bytes, as on SQLite.
 func (s *postgres) define(statement string) []string {
-	if !definition.MatchString(statement) {
+	if statement == commitTurn || !definition.MatchString(statement) {
 		return []string{statement}
 	}
 	statement = characters.ReplaceAllString(statement, `$0 COLLATE "C"`)
@@ -560,11 +586,14 @@ func (s *postgres) hasTable(tx *Tx, name string) (bool, error) {
 // The number of an event is that of its transaction and its place in it. Both
 // the number and the commit come under the lock, so that they are of one order.
 func (s *postgres) writeEvents(tx *Tx, events []Event) error {
-	c := tx.c.(*postgresSession)
-	for i, e := range events {
-		c.tail = append(c.tail, queued{`INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data)
-			VALUES ((SELECT base FROM event_base) + (pg_current_xact_id()::text::bigint << 20) + $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-			[]any{int64(i), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data)}})
+	c := tx.c.(*conversation)
+	for _, e := range events {
+		if err := c.later(write{query: `INSERT INTO event (seq, kind, id, op, revision, project_id, request_id, user_id, user_project, at, data)
+			VALUES ((SELECT base FROM event_base) + (pg_current_xact_id()::text::bigint << 20) + ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, job: c.job,
+			args: []any{int64(c.place), e.Kind, e.ID, string(e.Op), e.Revision, e.ProjectID, e.RequestID, e.UserID, e.UserProject, e.At, string(e.Data)}}); err != nil {
+			return err
+		}
+		c.place++
 	}
 	return nil
 }
@@ -587,7 +616,8 @@ func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
 	c := k.remote.(*postgresSession)
 	err = func() error {
 		c.start(beginUpgrade, time.Hour)
-		tx := &Tx{c: c, dialect: s, writable: true}
+		talk := &conversation{remote: c, careful: true}
+		tx := &Tx{c: talk, dialect: s, writable: true}
 		if err := upgradeAtOnce(tx, schemas); err != nil {
 			return err
 		}
@@ -601,7 +631,11 @@ func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
 			WHERE x.indisunique AND t.relnamespace = current_schema()::regnamespace`); err != nil {
 			return err
 		}
-		return c.commit()
+		if err := talk.commit(); err != nil {
+			return err
+		}
+		s.memory.learn(append([]Schema{base}, schemas...))
+		return nil
 	}()
 	s.release(k, err != nil && c.rollback() != nil)
 	return err

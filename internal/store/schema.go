@@ -32,7 +32,12 @@ var base = Schema{Module: "store", Steps: [][]string{{
 	// One row: the number up to which events may have been trimmed.
 	`CREATE TABLE event_floor (id INTEGER PRIMARY KEY, seq BIGINT NOT NULL)`,
 	`INSERT INTO event_floor (id, seq) SELECT 1, COALESCE(MIN(seq) - 1, 0) FROM event`,
+}, {
+	commitTurn,
 }}}
+
+// commitTurn numbers the writing transactions of PostgreSQL; other databases do without.
+const commitTurn = "CREATE SEQUENCE commit_turn"
 
 // Upgrade brings all modules to their newest version, in the given order. On a
 // database that can undo changes of tables it is one transaction; on one that

@@ -39,6 +39,14 @@ type job struct {
 	tx   *Tx
 	err  error
 	done chan struct{}
+
+	// What a database server needs beside.
+
+	ctx context.Context
+	// attempts, of which again were lost against others, and lost with their connection.
+	attempts, again, lost int
+	// careful: it runs alone, and each of its writes is sent at once.
+	careful bool
 }
 
 // maxBatch bounds how many transactions share one commit, and with that how
@@ -329,7 +337,12 @@ func classifySQLite(err error) error {
 
 type sqliteDialect struct{}
 
-func (sqliteDialect) define(statement string) []string { return []string{statement} }
+func (sqliteDialect) define(statement string) []string {
+	if statement == commitTurn {
+		return nil
+	}
+	return []string{statement}
+}
 
 func (sqliteDialect) order(column string, _, descending bool) string {
 	return ordered(column, descending)

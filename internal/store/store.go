@@ -58,13 +58,15 @@ const NoRetries = math.MinInt
 
 // Cost is what a transaction took.
 type Cost struct {
-	// Statements that the database carried out, savepoints not counted.
+	// Statements that the database carried out.
 	Statements int
 	// RoundTrips is how often the database was waited for.
 	RoundTrips int
 	// Attempts is 1 for a transaction that did not have to be run again.
 	Attempts int
-	Writable bool
+	// Transactions that shared it, in one transaction of the database.
+	Transactions int
+	Writable     bool
 }
 
 // Store is an open database. Its methods may be used concurrently.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"isospin/internal/resource"
@@ -213,8 +214,7 @@ func (t *Table[T]) Insert(tx *Tx, row *T) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(t.insert, args...)
-	return err
+	return tx.Put(t.insert, args...)
 }
 
 // InsertIfAbsent adds a row unless a unique key forbids it; it tells whether it did.
@@ -237,7 +237,7 @@ func (t *Table[T]) Update(tx *Tx, row *T) error {
 	if err != nil {
 		return err
 	}
-	n, err := tx.Exec(t.update, append(args, id)...)
+	n, err := tx.c.put(t.update, append(args, id), true)
 	if err == nil && n == 0 {
 		err = ErrNoRow
 	}
@@ -262,20 +262,60 @@ func (t *Table[T]) args(row *T, withID bool) ([]any, error) {
 
 // Delete removes the row with that id and tells whether there was one.
 func (t *Table[T]) Delete(tx *Tx, id string) (bool, error) {
-	n, err := tx.Exec("DELETE FROM "+t.name+" WHERE id = ?", id)
+	n, err := tx.c.put("DELETE FROM "+t.name+" WHERE id = ?", []any{id}, true)
 	return n > 0, err
 }
 
 // Get returns the row with that id, children filled; ErrNoRow when there is none.
 func (t *Table[T]) Get(tx *Tx, id string) (*T, error) {
-	rows, err := t.Select(tx, "WHERE t.id = ?", id)
+	return t.Find(tx, id, "")
+}
+
+// Find is Get for a row that also fulfils a condition on alias t; empty: none.
+func (t *Table[T]) Find(tx *Tx, id, condition string, args ...any) (*T, error) {
+	query := t.selectFrom + " WHERE t.id = ?"
+	if condition != "" {
+		query += " AND (" + condition + ")"
+	}
+	var rows []*T
+	q := question{query, append([]any{id}, args...), t.into(&rows)}
+	var err error
+	if c, ok := tx.c.(*conversation); ok {
+		err = c.askAhead(q, t.ahead(tx, id))
+		defer c.passed()
+	} else {
+		err = tx.c.ask([]question{q})
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("table %s: %w", t.name, err)
 	}
 	if len(rows) == 0 {
 		return nil, ErrNoRow
 	}
-	return rows[0], nil
+	return rows[0], t.fill(tx, rows)
+}
+
+// ahead are the questions about children that need nothing but the row's id.
+func (t *Table[T]) ahead(tx *Tx, id string) []question {
+	at, ok := t.byName["id"]
+	if !ok {
+		return nil
+	}
+	row := new(T)
+	f := reflect.ValueOf(row).Elem().FieldByIndex(t.columns[at].index)
+	if f.Kind() != reflect.String {
+		return nil
+	}
+	f.SetString(id)
+	var list []question
+	for _, fill := range t.options.Children {
+		var its []question
+		// Those that ask at once are refused, and do so in their turn.
+		if fill(&Tx{c: mute{}, dialect: tx.dialect, gathering: &its}, []*T{row}) == nil {
+			list = append(list, its...)
+		}
+	}
+	return slices.DeleteFunc(list, func(q question) bool { return len(q.args) != 1 || q.args[0] != id })
 }
 
 // Select returns the rows of a query whose text after "FROM table t" is given, children filled.
@@ -284,23 +324,43 @@ func (t *Table[T]) Select(tx *Tx, rest string, args ...any) ([]*T, error) {
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
+	return rows, t.fill(tx, rows)
+}
+
+// fill fills the children of rows.
+func (t *Table[T]) fill(tx *Tx, rows []*T) error {
+	outer := tx.gathering
+	defer func() { tx.gathering = outer }()
+	var list []question
 	for _, fill := range t.options.Children {
+		tx.gathering = &list
 		if err := fill(tx, rows); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return rows, nil
+	if len(list) == 0 {
+		return nil
+	}
+	return tx.c.ask(list)
 }
 
 // SelectBare is Select without the children.
 func (t *Table[T]) SelectBare(tx *Tx, rest string, args ...any) ([]*T, error) {
 	var rows []*T
+	if err := tx.Query(t.into(&rows), t.selectFrom+" "+rest, args...); err != nil {
+		return nil, fmt.Errorf("table %s: %w", t.name, err)
+	}
+	return rows, nil
+}
+
+// into appends the rows of a query.
+func (t *Table[T]) into(rows *[]*T) func(scan func(...any) error) error {
 	cells := make([]cell, len(t.columns))
 	dest := make([]any, len(t.columns))
 	for i := range cells {
 		dest[i] = &cells[i]
 	}
-	err := tx.Query(func(scan func(...any) error) error {
+	return func(scan func(...any) error) error {
 		row := new(T)
 		v := reflect.ValueOf(row).Elem()
 		for i := range t.columns {
@@ -309,13 +369,9 @@ func (t *Table[T]) SelectBare(tx *Tx, rest string, args ...any) ([]*T, error) {
 		if err := scan(dest...); err != nil {
 			return err
 		}
-		rows = append(rows, row)
+		*rows = append(*rows, row)
 		return nil
-	}, t.selectFrom+" "+rest, args...)
-	if err != nil {
-		return nil, fmt.Errorf("table %s: %w", t.name, err)
 	}
-	return rows, nil
 }
 
 // List answers a list query with one statement for the rows and one for each
@@ -524,14 +580,28 @@ func In(column string, values []any) (string, []any) {
 // Child reads rows of a child table for all parents, in chunks: query has one
 // %s for the condition on column, ids are the parents'.
 func Child(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) error {
+	return tx.c.ask(childQuestions(query, column, ids, row))
+}
+
+// Gather is Child for functions of TableOptions.Children that do nothing with
+// the rows once row has been called for them: the questions of all of a
+// table's children are asked together, after all those functions have returned.
+func Gather(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) error {
+	list := childQuestions(query, column, ids, row)
+	if tx.gathering == nil {
+		return tx.c.ask(list)
+	}
+	*tx.gathering = append(*tx.gathering, list...)
+	return nil
+}
+
+func childQuestions(query, column string, ids []string, row func(scan func(...any) error) error) (list []question) {
 	const chunk = 1024
 	for len(ids) > 0 {
 		n := min(chunk, len(ids))
 		condition, args := In(column, anySlice(ids[:n]))
-		if err := tx.Query(row, fmt.Sprintf(query, condition), args...); err != nil {
-			return err
-		}
+		list = append(list, question{fmt.Sprintf(query, condition), args, row})
 		ids = ids[n:]
 	}
-	return nil
+	return list
 }

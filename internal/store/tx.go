@@ -16,6 +16,8 @@ type Tx struct {
 	dialect  dialect
 	writable bool
 	events   []Event
+	// gathering: questions of Gather are collected, to be asked together.
+	gathering *[]question
 }
 
 func (tx *Tx) exec(query string) error {
@@ -27,10 +29,19 @@ func (tx *Tx) exec(query string) error {
 // that it inserted, deleted, or matched to update them.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) { return tx.c.exec(query, args) }
 
+// Put is Exec for a statement whose number of rows does not matter. It may be
+// sent to the database later, with others: nil says that it is expected to be
+// carried out. If a constraint refuses it in the end, the closure is run once
+// more from its beginning, and Put then returns that error.
+func (tx *Tx) Put(query string, args ...any) error {
+	_, err := tx.c.put(query, args, false)
+	return err
+}
+
 // Query runs a query and calls row for each row; scan is that row's Scan. row
 // must not use the transaction.
 func (tx *Tx) Query(row func(scan func(...any) error) error, query string, args ...any) error {
-	return tx.c.query(query, args, row)
+	return tx.c.ask([]question{{query, args, row}})
 }
 
 // Row scans the first row of a query; ErrNoRow when there is none.

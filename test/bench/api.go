@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"isospin/internal/store/storetest"
 )
 
 // sizes of the run.
@@ -34,6 +37,11 @@ type bench struct {
 	executable string
 	dir        string
 	quick      bool
+	// kind of the database; databases is its server, nil for SQLite.
+	kind      string
+	databases *storetest.Server
+	places    map[string]place // by directory of the server
+	size      int
 	// profile, if set, writes a CPU profile from now until the function it returns is called.
 	profile func(figure string) (stop func() error, err error)
 	// heap, if set, writes a profile of the memory of this process.
@@ -67,7 +75,7 @@ func (b *bench) api(ctx context.Context, start starter) error {
 	defer l.close()
 	r := &requests{bench: b, ctx: ctx, load: l}
 	steps := []func() error{
-		r.networks, r.firstThousand, func() error { return r.createAndFloor(s) }, r.ports, r.rules, r.routersIfLoaded,
+		r.networks, r.firstThousand, func() error { return r.createAndFloor(s) }, func() error { return r.ports(s) }, r.rules, r.routersIfLoaded, r.large,
 	}
 	if b.onlyMemory {
 		steps = steps[:1]
@@ -76,6 +84,11 @@ func (b *bench) api(ctx context.Context, start starter) error {
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	if b.size > 0 {
+		b.missing("server ", "not with -size")
+		running = false
+		return s.stop()
 	}
 	if s.pid == 0 {
 		if err := r.fill(); err != nil {
@@ -107,6 +120,7 @@ type requests struct {
 	subnetIDs      []string
 	portIDs        []string
 	made           int
+	create1, get1  float64 // medians with few ports
 }
 
 // measure runs the work with one client and, if eight, also with eight. The
@@ -243,23 +257,41 @@ func (r *requests) create(figure string, clients, n int) (samples, []string, err
 // createAndFloor makes ports with one client, and writes the same rows by bare
 // SQL: in turns, so that whatever else happens on the machine meets both.
 func (r *requests) createAndFloor(s *subject) error {
-	f, err := openFloor(r.ctx, s.database, filepath.Join(r.dir, "floor.sqlite"))
+	replay := func(made []string) (samples, error) { return r.replay(s, made, 1) }
+	if s.source == "" {
+		f, err := openFloor(r.ctx, s.database, filepath.Join(r.dir, "floor.sqlite"))
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		replay = func(made []string) (samples, error) { return f.replay(r.ctx, made) }
+	}
+	count, err := counter(r.ctx, s)
 	if err != nil {
 		return err
 	}
-	defer f.close()
+	var statements float64
 	var ours, floor samples
 	for i := range r.blocks + 1 {
+		before, err := count()
+		if err != nil {
+			return err
+		}
 		s, made, err := r.create("port create, 1 client", 1, r.block)
 		if err != nil {
 			return err
 		}
-		bare, err := f.replay(r.ctx, made)
+		after, err := count()
+		if err != nil {
+			return err
+		}
+		bare, err := replay(made)
 		if err != nil {
 			return err
 		}
 		if i > 0 { // the first warms both
 			ours.add(s)
+			statements += after - before
 			floor.add(bare)
 		}
 		r.portIDs = append(r.portIDs, made...)
@@ -267,16 +299,33 @@ func (r *requests) createAndFloor(s *subject) error {
 	r.times("port create, 1 client", ours)
 	r.times("port create, bare SQL of the same rows", floor)
 	r.value("port create over bare SQL", ours.percentile(50)/floor.percentile(50), len(ours.durations), "of the medians")
+	if r.create1 = ours.percentile(50); statements > 0 {
+		r.value("port create, statements by the database's count", statements/float64(len(ours.durations)), len(ours.durations), "with those of the feed and of the answer")
+	} else {
+		r.missing("port create, statements", "this database counts none")
+	}
 	return nil
 }
 
-func (r *requests) ports() error {
+func (r *requests) ports(s0 *subject) error {
 	s, made, err := r.create("port create, 8 clients", 8, r.creates)
 	if err != nil {
 		return err
 	}
 	r.times("port create, 8 clients", s)
 	r.portIDs = append(r.portIDs, made...)
+	if s0.source == "" {
+		r.missing("port create, bare SQL of the same rows, 8 clients", "SQLite has one writer")
+		r.missing("port create over bare SQL, 8 clients", "SQLite has one writer")
+	} else {
+		bare, err := r.replay(s0, made, 8)
+		if err != nil {
+			return err
+		}
+		r.times("port create, bare SQL of the same rows, 8 clients", bare)
+		rate := func(s samples) float64 { return float64(len(s.durations)) / s.wall.Seconds() }
+		r.value("port create over bare SQL, 8 clients", 100*rate(s)/rate(bare), len(made), "of the rates")
+	}
 	at := func(i int) string { return r.portIDs[i%len(r.portIDs)] }
 	err = r.measure("port get", work{status: 200, request: prepare(2*r.gets, func(i int) []byte {
 		return request("GET", "ports/"+at(i*7919), "")
@@ -298,6 +347,83 @@ func (r *requests) ports() error {
 	})}, r.changes, r.changes)
 	r.portIDs = r.portIDs[2*r.changes:]
 	return err
+}
+
+// large fills the store, and measures again.
+func (r *requests) large() error {
+	if r.bench.size == 0 {
+		r.missing("port create, 1 client, in a large", "without -size")
+		r.missing("port create in a large", "without -size")
+		r.missing("port get, 1 client, in a large", "without -size")
+		r.missing("port get in a large", "without -size")
+		r.missing("page of 1,000 ports", "without -size")
+		return nil
+	}
+	small := r.figures["port get, 1 client"].P50
+	have, err := r.count()
+	if err != nil {
+		return err
+	}
+	for network := 0; have < r.bench.size; have += 100 {
+		if network++; network%300 == 1 { // 30,000 ports each
+			body, err := r.load.one(r.ctx, "POST", "networks", `{"network":{"name":"large"}}`, 201)
+			if err == nil {
+				r.network, err = id(body)
+			}
+			if err == nil {
+				_, err = r.load.one(r.ctx, "POST", "subnets", fmt.Sprintf(`{"subnet":{"network_id":%q,"ip_version":4,"cidr":"10.0.0.0/16"}}`, r.network), 201)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if _, err := r.load.run(r.ctx, work{clients: 1, n: 1, status: 201, request: func(int) []byte { return r.bulk() }}); err != nil {
+			return err
+		}
+	}
+	note := fmt.Sprintf("%d ports", have)
+	s, made, err := r.create("port create, 1 client, in a large store", 1, r.block)
+	if err != nil {
+		return err
+	}
+	s.note = note
+	r.times("port create, 1 client, in a large store", s)
+	r.value("port create in a large store over one of 1,000 ports", s.percentile(50)/r.create1, len(made), "of the medians")
+	body, err := r.load.one(r.ctx, "GET", "ports?fields=id", "", 200)
+	if err != nil {
+		return err
+	}
+	all := ids(body)
+	slices.Sort(all)
+	if s, err = r.run("port get, 1 client, in a large store", work{clients: 1, n: r.gets, status: 200, request: prepare(r.gets, func(i int) []byte {
+		return request("GET", "ports/"+all[i*7919%len(all)], "")
+	})}); err != nil {
+		return err
+	}
+	s.note = note
+	r.times("port get, 1 client, in a large store", s)
+	r.value("port get in a large store over one of 1,000 ports", s.percentile(50)/small, r.gets, "of the medians")
+	for _, page := range []struct {
+		name string
+		at   int
+	}{{"first", 0}, {"in the middle", len(all) / 2}, {"last", max(0, len(all)-1001)}} {
+		path := "ports?limit=1000&sort_key=id&sort_dir=asc"
+		if page.at > 0 {
+			path += "&marker=" + all[page.at]
+		}
+		get, mark := request("GET", path, ""), []byte(`"mac_address":"`)
+		if s, err = r.run("page of 1,000 ports, "+page.name+", in a large store", work{clients: 1, n: r.lists, status: 200, request: func(int) []byte { return get }, answer: func(_ int, body []byte) error {
+			if n := bytes.Count(body, mark); n != min(1000, len(all)) {
+				return fmt.Errorf("the page has %d ports", n)
+			}
+			return nil
+		}}); err != nil {
+			return err
+		}
+		s.note = note
+		r.times("page of 1,000 ports, "+page.name+", in a large store", s)
+	}
+	return nil
 }
 
 func (r *requests) rules() error {

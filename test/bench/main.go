@@ -2,7 +2,7 @@
 // those of its peer beside them: requests to the API, memory, starts, and a
 // host on which instances are plugged.
 //
-//	go run ./test/bench [-quick] [-json FILE] [-only api|memory|tokens|host]
+//	go run ./test/bench [-quick] [-json FILE] [-only api|memory|tokens|host] [-database sqlite|postgresql|mariadb] [-size PORTS]
 //
 // It knows the API, what a lab offers, the schema's table names, and what an
 // agent tells of itself.
@@ -24,12 +24,15 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"isospin/internal/store/storetest"
 )
 
 type options struct {
-	executable, dir, json, profile, only string
-	quick                                bool
-	out, progress                        io.Writer
+	executable, dir, json, profile, only, database string
+	quick                                          bool
+	size                                           int
+	out, progress                                  io.Writer
 }
 
 func main() {
@@ -39,6 +42,8 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "also write the figures to this `file`")
 	flag.StringVar(&o.profile, "cpuprofile", "", "run the server in this process, with more requests, and write a CPU profile of each figure of the API, and one of the memory, into this `directory`")
 	flag.StringVar(&o.only, "only", "", "measure one part: api, memory (of a server that has done nothing else), tokens (and policy), or host")
+	flag.StringVar(&o.database, "database", storetest.SQLite, "`kind` of database: sqlite, or postgresql or mariadb with a server of its own whose commits are durable; those measure the API only")
+	flag.IntVar(&o.size, "size", 0, "also measure with this number of `ports` in the store; 0: do not")
 	flag.BoolVar(&o.quick, "quick", false, "small numbers: shows that all can be measured, not how fast it is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -49,13 +54,19 @@ func main() {
 	}
 }
 
+var storage = map[string]string{
+	storetest.SQLite:     "SQLite with a flush at each commit (WAL, synchronous=FULL)",
+	storetest.PostgreSQL: "PostgreSQL with a flush at each commit (fsync, synchronous_commit=on), by a local socket",
+	storetest.MariaDB:    "MariaDB with a flush at each commit (innodb_flush_log_at_trx_commit=1), by a local socket",
+}
+
 // run measures everything and prints the table.
 func run(ctx context.Context, o options) (err error) {
 	p, err := readPeer()
 	if err != nil {
 		return err
 	}
-	b := &bench{sizes: full, executable: o.executable, quick: o.quick}
+	b := &bench{sizes: full, executable: o.executable, quick: o.quick, kind: o.database, size: o.size}
 	if o.quick {
 		b.sizes = quick
 	}
@@ -87,6 +98,12 @@ func run(ctx context.Context, o options) (err error) {
 	} else if b.executable, err = filepath.Abs(b.executable); err != nil {
 		return err
 	}
+	if o.database != storetest.SQLite {
+		if b.databases, err = storetest.Serve(o.database, o.dir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, b.databases.Close()) }()
+	}
 	fmt.Fprintln(o.out)
 	if err := machine(o.out, b.dir); err != nil {
 		return err
@@ -101,7 +118,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := b.table(o.out); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.out, "\nThis server: one process, SQLite with a flush at each commit (WAL, synchronous=FULL), auth_strategy = noauth: no token is checked.\nThe peer: %s. %s\n", p.Peer, p.Conditions)
+	fmt.Fprintf(o.out, "\nThis server: one process, %s, auth_strategy = noauth: no token is checked.\nThe peer: %s. %s\n", storage[o.database], p.Peer, p.Conditions)
 	if o.json == "" {
 		return nil
 	}
@@ -126,15 +143,15 @@ func (b *bench) measure(ctx context.Context, o options) error {
 		return fmt.Errorf("-only %s: there are %s", o.only, strings.Join(parts, ", "))
 	}
 	b.onlyMemory = o.only == "memory"
-	wants := func(names ...string) bool { return o.only == "" || slices.Contains(names, o.only) }
-	run := func(ctx context.Context, dir string, alter func(string) string) (*subject, error) {
-		return start(ctx, b.executable, dir, alter)
+	wants := func(names ...string) bool {
+		return (o.only == "" || slices.Contains(names, o.only)) && (b.databases == nil || names[0] == "api")
 	}
+	run := b.start
 	if o.profile != "" {
 		if err := b.profileInto(o.profile); err != nil {
 			return err
 		}
-		run = startHere
+		run = b.startHere
 	} else if err := b.programSize(); err != nil {
 		return err
 	}

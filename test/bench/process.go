@@ -22,17 +22,21 @@ import (
 
 // server under test.
 type subject struct {
-	address  string
-	dir      string
-	database string
-	pid      int // 0: in this process
+	address string
+	dir     string
+	// database is the file, of SQLite; of others, driver and source are for database/sql.
+	database, driver, source string
+	pid                      int // 0: in this process
 	// took is the time from its start to the first answered GET /v2.0/networks.
 	took time.Duration
 	stop func() error
 }
 
-// conf writes the configuration of a server whose database is in dir.
-func conf(dir string) (text, address, database string, err error) {
+// place is where a server keeps its rows.
+type place struct{ connection, driver, source string }
+
+// conf writes the configuration of a server whose database is in dir, or on the server of databases.
+func (b *bench) conf(dir string) (text, address, database string, err error) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", "", "", err
@@ -41,13 +45,25 @@ func conf(dir string) (text, address, database string, err error) {
 	free.Close()
 	_, port, _ := net.SplitHostPort(address)
 	database = filepath.Join(dir, "isospin.sqlite")
+	at, ok := b.places[dir]
+	if !ok {
+		if at.connection = "sqlite:///" + database; b.databases != nil {
+			if at.connection, at.driver, at.source, err = b.databases.New(); err != nil {
+				return "", "", "", err
+			}
+		}
+		if b.places == nil {
+			b.places = map[string]place{}
+		}
+		b.places[dir] = at
+	}
 	text = fmt.Sprintf(`[DEFAULT]
 bind_host = 127.0.0.1
 bind_port = %s
 auth_strategy = noauth
 state_path = %s
 [database]
-connection = sqlite:///%s
+connection = %s
 [ml2]
 type_drivers = local,flat,vlan,vxlan
 project_network_types = vxlan
@@ -56,7 +72,7 @@ mechanism_drivers = openvswitch
 vni_ranges = 1:1000000
 [isospin]
 feed_listen = unix:%s
-%s`, port, dir, database, filepath.Join(dir, "feed"), quotas)
+%s`, port, dir, at.connection, filepath.Join(dir, "feed"), quotas)
 	return text, address, database, nil
 }
 
@@ -75,8 +91,8 @@ var listNetworks = request("GET", "networks", "")
 
 // start runs the server as a process of its own, in dir, which may hold the
 // database of a former one.
-func start(ctx context.Context, executable, dir string, alter func(text string) string) (*subject, error) {
-	text, address, database, err := conf(dir)
+func (b *bench) start(ctx context.Context, dir string, alter func(text string) string) (*subject, error) {
+	text, address, database, err := b.conf(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +105,7 @@ func start(ctx context.Context, executable, dir string, alter func(text string) 
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(executable, "server", "--config-file", file)
+	cmd := exec.Command(b.executable, "server", "--config-file", file)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	exited := make(chan struct{})
@@ -109,7 +125,7 @@ func start(ctx context.Context, executable, dir string, alter func(text string) 
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	s := &subject{address: address, dir: dir, database: database, pid: cmd.Process.Pid}
+	s := &subject{address: address, dir: dir, database: database, driver: b.places[dir].driver, source: b.places[dir].source, pid: cmd.Process.Pid}
 	s.stop = func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
@@ -141,8 +157,8 @@ func start(ctx context.Context, executable, dir string, alter func(text string) 
 }
 
 // startHere runs the server in this process, for profiles.
-func startHere(ctx context.Context, dir string, alter func(text string) string) (*subject, error) {
-	text, address, database, err := conf(dir)
+func (b *bench) startHere(ctx context.Context, dir string, alter func(text string) string) (*subject, error) {
+	text, address, database, err := b.conf(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +174,7 @@ func startHere(ctx context.Context, dir string, alter func(text string) string) 
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }()
-	return &subject{address: address, dir: dir, database: database, stop: func() error { cancel(); return <-ended }}, nil
+	return &subject{address: address, dir: dir, database: database, driver: b.places[dir].driver, source: b.places[dir].source, stop: func() error { cancel(); return <-ended }}, nil
 }
 
 func tail(path string) string {

@@ -295,7 +295,7 @@ func (s *Service) Beat(ctx context.Context, tx *store.Tx, hosts ...string) error
 		return err
 	}
 	now := s.Now().UTC().Format(TimeFormat)
-	if _, err := tx.Exec("UPDATE agent SET heartbeat_timestamp = ? WHERE "+in, append([]any{now}, args...)...); err != nil {
+	if err := tx.Put("UPDATE agent SET heartbeat_timestamp = ? WHERE "+in, append([]any{now}, args...)...); err != nil {
 		return err
 	}
 	for _, a := range back {

@@ -123,7 +123,7 @@ func (c *Collection[T, P]) Remove(ctx context.Context, tx *store.Tx, o *T) error
 		return c.NotFound(s.ID)
 	}
 	if c.Resource.Taggable {
-		if _, err := tx.Exec("DELETE FROM tag WHERE kind = ? AND object_id = ?", c.Kind(), s.ID); err != nil {
+		if err := tx.Put("DELETE FROM tag WHERE kind = ? AND object_id = ?", c.Kind(), s.ID); err != nil {
 			return err
 		}
 	}
@@ -169,14 +169,11 @@ func (c *Collection[T, P]) Find(ctx context.Context, tx *store.Tx, id string) (*
 	if scope == "" {
 		return c.Load(tx, id)
 	}
-	rows, err := c.Table.Select(tx, "WHERE t.id = ? AND ("+scope+")", append([]any{id}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	if len(rows) == 0 {
+	o, err := c.Table.Find(tx, id, scope, args...)
+	if errors.Is(err, store.ErrNoRow) {
 		return nil, c.NotFound(id)
 	}
-	return rows[0], nil
+	return o, err
 }
 
 func (c *Collection[T, P]) scope(ctx context.Context) (string, []any) {

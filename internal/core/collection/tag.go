@@ -28,7 +28,7 @@ func Tagged[T any, P Object[T]](kind string) func(tx *store.Tx, rows []*T) error
 			s := P(o).Base()
 			ids[i], at[s.ID] = s.ID, s
 		}
-		return store.Child(tx, "SELECT object_id, kind, tag FROM tag WHERE %s ORDER BY object_id, tag", "object_id", ids, func(scan func(...any) error) error {
+		return store.Gather(tx, "SELECT object_id, kind, tag FROM tag WHERE %s ORDER BY object_id, tag", "object_id", ids, func(scan func(...any) error) error {
 			var id, k, tag string
 			if err := scan(&id, &k, &tag); err != nil {
 				return err
@@ -45,14 +45,14 @@ func Tagged[T any, P Object[T]](kind string) func(tx *store.Tx, rows []*T) error
 func StoreTags(tx *store.Tx, kind, id string, have, want []string) error {
 	for _, tag := range have {
 		if !slices.Contains(want, tag) {
-			if _, err := tx.Exec("DELETE FROM tag WHERE kind = ? AND object_id = ? AND tag = ?", kind, id, tag); err != nil {
+			if err := tx.Put("DELETE FROM tag WHERE kind = ? AND object_id = ? AND tag = ?", kind, id, tag); err != nil {
 				return err
 			}
 		}
 	}
 	for _, tag := range want {
 		if !slices.Contains(have, tag) {
-			if _, err := tx.Exec("INSERT INTO tag (kind, object_id, tag) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, id, tag); err != nil {
+			if err := tx.Put("INSERT INTO tag (kind, object_id, tag) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, id, tag); err != nil {
 				return err
 			}
 		}

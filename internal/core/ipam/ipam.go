@@ -107,23 +107,33 @@ func EUI64(p netip.Prefix, mac string) (netip.Addr, error) {
 // tries at random before everything in use is read: with half of a pool in use all of them fail once in 256 times.
 const tries = 8
 
-// Choose picks a free address of the pools. take reserves one and tells
-// whether it was free; used lists what is in use, and is only called when
-// several random picks were not free. sequential picks the first free one. An
-// invalid address: all are in use.
-func Choose(pools []Pool, sequential bool, take func(netip.Addr) (bool, error), used func() (map[netip.Addr]bool, error)) (netip.Addr, error) {
+// Choose picks a free address of the pools. used lists what is in use of some
+// addresses, or with nil of all. take reserves one and tells whether it was
+// free after all. sequential picks the first free one. An invalid address: all
+// are in use.
+func Choose(pools []Pool, sequential bool, take func(netip.Addr) (bool, error), used func(among []netip.Addr) (map[netip.Addr]bool, error)) (netip.Addr, error) {
 	if len(pools) == 0 {
 		return netip.Addr{}, nil
 	}
 	if !sequential {
-		for range tries {
-			a := pick(pools)
+		among := make([]netip.Addr, tries)
+		for i := range among {
+			among[i] = pick(pools)
+		}
+		taken, err := used(among)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		for _, a := range among {
+			if taken[a] {
+				continue
+			}
 			if ok, err := take(a); err != nil || ok {
 				return a, err
 			}
 		}
 	}
-	taken, err := used()
+	taken, err := used(nil)
 	if err != nil {
 		return netip.Addr{}, err
 	}

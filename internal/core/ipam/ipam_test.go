@@ -104,7 +104,7 @@ func TestChoose(t *testing.T) {
 				}
 			}
 			took = nil
-			a, err := ipam.Choose(pools, sequential, take, func() (map[netip.Addr]bool, error) { return used, nil })
+			a, err := ipam.Choose(pools, sequential, take, func([]netip.Addr) (map[netip.Addr]bool, error) { return used, nil })
 			if err != nil {
 				t.Fatal(err)
 			}

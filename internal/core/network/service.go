@@ -185,7 +185,7 @@ func ids(rows []*Network) ([]string, map[string]*Network) {
 
 func fillSegments(tx *store.Tx, rows []*Network) error {
 	list, by := ids(rows)
-	return store.Child(tx, "SELECT id, network_id, network_type, physical_network, segmentation_id, position FROM network_segment WHERE %s ORDER BY network_id, position", "network_id", list, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT id, network_id, network_type, physical_network, segmentation_id, position FROM network_segment WHERE %s ORDER BY network_id, position", "network_id", list, func(scan func(...any) error) error {
 		var g Segment
 		if err := scan(&g.ID, &g.NetworkID, &g.NetworkType, &g.PhysicalNetwork, &g.SegmentationID, &g.Position); err != nil {
 			return err
@@ -201,7 +201,7 @@ func fillSubnets(tx *store.Tx, rows []*Network) error {
 	for _, n := range rows {
 		n.L2Adjacency = true
 	}
-	return store.Child(tx, "SELECT network_id, id, CASE WHEN segment_id IS NULL THEN 1 ELSE 0 END FROM subnet WHERE %s ORDER BY network_id, created_at, id", "network_id", list, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT network_id, id, CASE WHEN segment_id IS NULL THEN 1 ELSE 0 END FROM subnet WHERE %s ORDER BY network_id, created_at, id", "network_id", list, func(scan func(...any) error) error {
 		var network, id string
 		var everywhere int64
 		if err := scan(&network, &id, &everywhere); err != nil {
@@ -254,7 +254,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Network, body *re
 		return err
 	}
 	if n.MTU != mtu {
-		if _, err := tx.Exec("UPDATE network SET mtu = ? WHERE id = ?", n.MTU, n.ID); err != nil {
+		if err := tx.Put("UPDATE network SET mtu = ? WHERE id = ?", n.MTU, n.ID); err != nil {
 			return err
 		}
 	}
@@ -556,14 +556,14 @@ func (s *Service) renumber(tx *store.Tx, n *Network, id int) error {
 	if g.SegmentationID == id {
 		return nil
 	}
-	if _, err := tx.Exec("DELETE FROM segment_allocation WHERE segment_id = ?", g.ID); err != nil {
+	if err := tx.Put("DELETE FROM segment_allocation WHERE segment_id = ?", g.ID); err != nil {
 		return err
 	}
 	if _, err := s.take(tx, n, s.options.Drivers["vlan"], Request{NetworkType: "vlan", PhysicalNetwork: g.PhysicalNetwork, SegmentationID: id}, g.ID); err != nil {
 		return err
 	}
 	g.SegmentationID = id
-	_, err := tx.Exec("UPDATE network_segment SET segmentation_id = ? WHERE id = ?", id, g.ID)
+	err := tx.Put("UPDATE network_segment SET segmentation_id = ? WHERE id = ?", id, g.ID)
 	return err
 }
 

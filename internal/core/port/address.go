@@ -2,6 +2,7 @@ package port
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -168,14 +169,17 @@ func (s *Service) allocate(tx *store.Tx, p *Port, subnets []*subnet.Subnet, wish
 func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (FixedIP, error) {
 	take := func(n *subnet.Subnet) func(netip.Addr) (bool, error) {
 		return func(a netip.Addr) (bool, error) {
-			count, err := tx.Exec("INSERT INTO ip_allocation (subnet_id, ip_address, port_id, position) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", n.ID, a.String(), p.ID, position)
-			return count > 0, err
+			err := tx.Put("INSERT INTO ip_allocation (subnet_id, ip_address, port_id, position) VALUES (?, ?, ?, ?)", n.ID, a.String(), p.ID, position)
+			if errors.Is(err, store.ErrDuplicate) {
+				return false, nil
+			}
+			return err == nil, err
 		}
 	}
 	if w.address.IsValid() {
 		n := w.among[0]
 		if w.keep {
-			_, err := tx.Exec("UPDATE ip_allocation SET position = ? WHERE subnet_id = ? AND ip_address = ?", position, n.ID, w.address.String())
+			err := tx.Put("UPDATE ip_allocation SET position = ? WHERE subnet_id = ? AND ip_address = ?", position, n.ID, w.address.String())
 			return FixedIP{n.ID, w.address}, err
 		}
 		ok, err := take(n)(w.address)
@@ -185,8 +189,17 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 		return FixedIP{n.ID, w.address}, err
 	}
 	for _, n := range w.among {
-		a, err := ipam.Choose(n.AllocationPools, p.DeviceOwner == OwnerDHCP, take(n), func() (map[netip.Addr]bool, error) {
+		a, err := ipam.Choose(n.AllocationPools, p.DeviceOwner == OwnerDHCP, take(n), func(among []netip.Addr) (map[netip.Addr]bool, error) {
 			used := map[netip.Addr]bool{}
+			query, args := "SELECT ip_address FROM ip_allocation WHERE subnet_id = ?", []any{n.ID}
+			if among != nil {
+				texts := make([]any, len(among))
+				for i, a := range among {
+					texts[i] = a.String()
+				}
+				in, values := store.In("ip_address", texts)
+				query, args = query+" AND "+in, append(args, values...)
+			}
 			err := tx.Query(func(scan func(...any) error) error {
 				var text string
 				if err := scan(&text); err != nil {
@@ -195,7 +208,7 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 				a, err := netip.ParseAddr(text)
 				used[a] = true
 				return err
-			}, "SELECT ip_address FROM ip_allocation WHERE subnet_id = ?", n.ID)
+			}, query, args...)
 			return used, err
 		})
 		if err != nil {
@@ -251,7 +264,7 @@ func (s *Service) reallocate(tx *store.Tx, old, want *Port, parent *network.Netw
 	}
 	for _, f := range old.FixedIPs {
 		if !keep[f] {
-			if _, err := tx.Exec("DELETE FROM ip_allocation WHERE subnet_id = ? AND ip_address = ? AND port_id = ?", f.SubnetID, f.IPAddress.String(), want.ID); err != nil {
+			if err := tx.Put("DELETE FROM ip_allocation WHERE subnet_id = ? AND ip_address = ? AND port_id = ?", f.SubnetID, f.IPAddress.String(), want.ID); err != nil {
 				return err
 			}
 		}
@@ -319,7 +332,7 @@ func (s *Service) releaseSubnet(ctx context.Context, tx *store.Tx, n *subnet.Sub
 			}
 			continue
 		}
-		if _, err := tx.Exec("DELETE FROM ip_allocation WHERE subnet_id = ? AND port_id = ?", n.ID, p.ID); err != nil {
+		if err := tx.Put("DELETE FROM ip_allocation WHERE subnet_id = ? AND port_id = ?", n.ID, p.ID); err != nil {
 			return err
 		}
 		p.FixedIPs = left

@@ -117,7 +117,7 @@ func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *net
 	p.Generation-- // store counts it
 	p.BindingGeneration = p.Generation + 1
 	if p.HostID != "" {
-		if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, p.HostID); err != nil {
+		if err := tx.Put("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, p.HostID); err != nil {
 			return err
 		}
 	}
@@ -264,7 +264,7 @@ func (s *Service) ReportAll(ctx context.Context, tx *store.Tx, words []Word) err
 		}
 		for chunk := range slices.Chunk(ids, 512) {
 			in, values := store.In("id", chunk)
-			if _, err := tx.Exec("UPDATE port SET "+set+" WHERE "+in, append(slices.Clone(args), values...)...); err != nil {
+			if err := tx.Put("UPDATE port SET "+set+" WHERE "+in, append(slices.Clone(args), values...)...); err != nil {
 				return err
 			}
 		}
@@ -476,7 +476,7 @@ func (s *Service) placeDHCP(ctx context.Context, tx *store.Tx, networkID string,
 	}
 	for _, h := range had {
 		if !containsIP(present.FixedIPs, h) {
-			if _, err := tx.Exec("DELETE FROM ip_allocation WHERE subnet_id = ? AND ip_address = ? AND port_id = ?", h.SubnetID, h.IPAddress.String(), present.ID); err != nil {
+			if err := tx.Put("DELETE FROM ip_allocation WHERE subnet_id = ? AND ip_address = ? AND port_id = ?", h.SubnetID, h.IPAddress.String(), present.ID); err != nil {
 				return err
 			}
 		}

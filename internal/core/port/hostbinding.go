@@ -130,7 +130,7 @@ func (s *Service) tryOn(tx *store.Tx, p *Port, b *HostBinding) error {
 }
 
 func (s *Service) insertBinding(tx *store.Tx, portID string, b *HostBinding) error {
-	_, err := tx.Exec("INSERT INTO port_binding (port_id, host, vnic_type, vif_type, vif_details, profile, segment_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	err := tx.Put("INSERT INTO port_binding (port_id, host, vnic_type, vif_type, vif_details, profile, segment_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		portID, b.Host, b.VNICType, b.VIFType, string(b.VIFDetails), string(b.Profile), b.SegmentID)
 	if errors.Is(err, store.ErrDuplicate) {
 		return bindingExists(portID, b.Host)
@@ -196,7 +196,7 @@ func (s *Service) ChangeHostBinding(ctx context.Context, tx *store.Tx, portID, h
 	if err := s.tryOn(tx, p, b); err != nil {
 		return err
 	}
-	if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
+	if err := tx.Put("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
 		return err
 	}
 	if err := s.insertBinding(tx, p.ID, b); err != nil {
@@ -223,7 +223,7 @@ func (s *Service) ActivateHostBinding(ctx context.Context, tx *store.Tx, portID,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
+	if err := tx.Put("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
 		return nil, err
 	}
 	if former != nil && former.Host != "" {
@@ -314,7 +314,7 @@ func (s *Service) RemoveHostBinding(ctx context.Context, tx *store.Tx, portID, h
 		return err
 	}
 	if b.Status == StatusInactive {
-		if _, err := tx.Exec("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
+		if err := tx.Put("DELETE FROM port_binding WHERE port_id = ? AND host = ?", p.ID, host); err != nil {
 			return err
 		}
 		return s.Save(ctx, tx, p)

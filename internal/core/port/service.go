@@ -110,7 +110,7 @@ func index(rows []*Port) ([]string, map[string]*Port) {
 
 func fillFixedIPs(tx *store.Tx, rows []*Port) error {
 	ids, by := index(rows)
-	return store.Child(tx, "SELECT port_id, subnet_id, ip_address FROM ip_allocation WHERE %s ORDER BY port_id, position", "port_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT port_id, subnet_id, ip_address FROM ip_allocation WHERE %s ORDER BY port_id, position", "port_id", ids, func(scan func(...any) error) error {
 		var id, subnetID, text string
 		if err := scan(&id, &subnetID, &text); err != nil {
 			return err
@@ -126,7 +126,7 @@ func fillFixedIPs(tx *store.Tx, rows []*Port) error {
 
 func fillSecurityGroups(tx *store.Tx, rows []*Port) error {
 	ids, by := index(rows)
-	return store.Child(tx, "SELECT port_id, security_group_id FROM port_security_group WHERE %s ORDER BY port_id, security_group_id", "port_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT port_id, security_group_id FROM port_security_group WHERE %s ORDER BY port_id, security_group_id", "port_id", ids, func(scan func(...any) error) error {
 		var id, group string
 		if err := scan(&id, &group); err != nil {
 			return err
@@ -463,14 +463,14 @@ func dhcpOptions(have []DHCPOption, body *resource.Body) []DHCPOption {
 func (s *Service) storeSecurityGroups(tx *store.Tx, id string, have, want []string) error {
 	for _, g := range have {
 		if !slices.Contains(want, g) {
-			if _, err := tx.Exec("DELETE FROM port_security_group WHERE port_id = ? AND security_group_id = ?", id, g); err != nil {
+			if err := tx.Put("DELETE FROM port_security_group WHERE port_id = ? AND security_group_id = ?", id, g); err != nil {
 				return err
 			}
 		}
 	}
 	for _, g := range want {
 		if !slices.Contains(have, g) {
-			if _, err := tx.Exec("INSERT INTO port_security_group (port_id, security_group_id) VALUES (?, ?) ON CONFLICT DO NOTHING", id, g); err != nil {
+			if err := tx.Put("INSERT INTO port_security_group (port_id, security_group_id) VALUES (?, ?) ON CONFLICT DO NOTHING", id, g); err != nil {
 				return err
 			}
 		}

@@ -85,16 +85,41 @@ func (s *Service) Limit(tx *store.Tx, name, project string) (int, error) {
 // fit. Counting stops at the limit, so its cost is bounded by the limit, and an
 // unlimited project is not counted at all.
 func (s *Service) Reserve(_ context.Context, tx *store.Tx, name, project string, n int) error {
-	limit, err := s.Limit(tx, name, project)
-	if err != nil || limit < 0 {
+	l, ok := s.limited[name]
+	if !ok {
+		return nil
+	}
+	if l.Table == "" || l.Default < 0 {
+		limit, err := s.Limit(tx, name, project)
+		if err != nil || limit < 0 {
+			return err
+		}
+		return s.fits(tx, l, project, n, limit)
+	}
+	// Most projects have the default: limit and usage in one question.
+	var own *int
+	var used int
+	if err := tx.Row("SELECT (SELECT quota_limit FROM quota WHERE project_id = ? AND resource = ?), COUNT(*) FROM (SELECT 1 FROM "+l.Table+" WHERE project_id = ? LIMIT ?) x",
+		[]any{project, name, project, l.Default + 1}, &own, &used); err != nil {
 		return err
 	}
-	used, err := s.count(tx, s.limited[name], project, limit+1)
+	switch {
+	case own == nil && used+n > l.Default:
+		return Exceeded(name)
+	case own == nil || *own < 0:
+		return nil
+	}
+	return s.fits(tx, l, project, n, *own)
+}
+
+// fits checks a limit.
+func (s *Service) fits(tx *store.Tx, l Limited, project string, n, limit int) error {
+	used, err := s.count(tx, l, project, limit+1)
 	if err != nil {
 		return err
 	}
 	if used+n > limit {
-		return Exceeded(name)
+		return Exceeded(l.Resource)
 	}
 	return nil
 }
@@ -302,7 +327,7 @@ func (s *Service) update(ctx context.Context, project string, body any) (map[str
 					return fault.BadRequest("Quota limit %d for %s must be greater than or equal to already used %d", limit, name, used)
 				}
 			}
-			if _, err := tx.Exec("INSERT INTO quota (project_id, resource, quota_limit) VALUES (?, ?, ?) ON CONFLICT (project_id, resource) DO UPDATE SET quota_limit = excluded.quota_limit", project, name, limit); err != nil {
+			if err := tx.Put("INSERT INTO quota (project_id, resource, quota_limit) VALUES (?, ?, ?) ON CONFLICT (project_id, resource) DO UPDATE SET quota_limit = excluded.quota_limit", project, name, limit); err != nil {
 				return fmt.Errorf("quota of %s: %w", name, err)
 			}
 		}

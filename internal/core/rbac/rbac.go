@@ -34,20 +34,20 @@ var Schema = store.Schema{Module: "core/rbac", Steps: [][]string{{
 
 // Grant adds an entry; one that is there already is fine.
 func Grant(_ context.Context, tx *store.Tx, objectType, objectID, owner, action, target string) error {
-	_, err := tx.Exec("INSERT INTO rbac_policy (id, project_id, object_type, object_id, action, target_project) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+	err := tx.Put("INSERT INTO rbac_policy (id, project_id, object_type, object_id, action, target_project) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		resource.NewID(), owner, objectType, objectID, action, target)
 	return err
 }
 
 // Revoke removes an entry; the absent is fine.
 func Revoke(tx *store.Tx, objectType, objectID, action, target string) error {
-	_, err := tx.Exec("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ? AND target_project = ?", objectType, objectID, action, target)
+	err := tx.Put("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ? AND target_project = ?", objectType, objectID, action, target)
 	return err
 }
 
 // RevokeAction removes an object's entries for an action.
 func RevokeAction(tx *store.Tx, objectType, objectID, action string) error {
-	_, err := tx.Exec("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ?", objectType, objectID, action)
+	err := tx.Put("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ? AND action = ?", objectType, objectID, action)
 	return err
 }
 
@@ -76,7 +76,7 @@ func VisibleCondition(objectType, project string) (string, []any) {
 
 // RevokeAll removes all entries of an object.
 func RevokeAll(tx *store.Tx, objectType, objectID string) error {
-	_, err := tx.Exec("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ?", objectType, objectID)
+	err := tx.Put("DELETE FROM rbac_policy WHERE object_type = ? AND object_id = ?", objectType, objectID)
 	return err
 }
 
@@ -91,7 +91,7 @@ func Targets(tx *store.Tx, objectType, action string, ids []string, each func(id
 
 // Entries calls each with every entry of the objects.
 func Entries(tx *store.Tx, objectType string, ids []string, each func(id, action, target string)) error {
-	return store.Child(tx, "SELECT object_id, object_type, action, target_project FROM rbac_policy WHERE %s ORDER BY object_id, target_project", "object_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT object_id, object_type, action, target_project FROM rbac_policy WHERE %s ORDER BY object_id, target_project", "object_id", ids, func(scan func(...any) error) error {
 		var id, t, a, target string
 		if err := scan(&id, &t, &a, &target); err != nil {
 			return err

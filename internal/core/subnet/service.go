@@ -88,7 +88,7 @@ func fillExternal(tx *store.Tx, rows []*Subnet) error {
 		}
 		of[n.NetworkID] = append(of[n.NetworkID], n)
 	}
-	return store.Child(tx, "SELECT id, external FROM network WHERE %s", "id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT id, external FROM network WHERE %s", "id", ids, func(scan func(...any) error) error {
 		var id string
 		var external bool
 		if err := scan(&id, &external); err != nil {

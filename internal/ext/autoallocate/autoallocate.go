@@ -242,7 +242,7 @@ func (s *service) fill(ctx context.Context, project string, t *topology, externa
 	}
 	// With the note the network comes up.
 	return s.core.Store.Tx(ctx, func(tx *store.Tx) error {
-		if _, err := tx.Exec("INSERT INTO auto_allocated_topology (project_id, network_id, router_id) VALUES (?, ?, ?)", project, t.networkID, t.routerID); err != nil {
+		if err := tx.Put("INSERT INTO auto_allocated_topology (project_id, network_id, router_id) VALUES (?, ?, ?)", project, t.networkID, t.routerID); err != nil {
 			return err
 		}
 		n, err := s.core.Networks.Load(tx, t.networkID)

@@ -49,7 +49,7 @@ func install(c *core.Core, _ *feed.Hub) error {
 		if a.AgentType != agent.DHCP {
 			return nil
 		}
-		_, err := tx.Exec("DELETE FROM dhcp_choice WHERE host = ?", a.Host)
+		err := tx.Put("DELETE FROM dhcp_choice WHERE host = ?", a.Host)
 		return err
 	})
 	return nil

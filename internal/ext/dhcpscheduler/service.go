@@ -234,7 +234,7 @@ func (s *service) add(ctx context.Context, c resource.Call) (any, error) {
 }
 
 func choose(tx *store.Tx, networkID, host string, wanted bool) error {
-	_, err := tx.Exec("INSERT INTO dhcp_choice (network_id, host, wanted) VALUES (?, ?, ?) ON CONFLICT (network_id, host) DO UPDATE SET wanted = excluded.wanted", networkID, host, wanted)
+	err := tx.Put("INSERT INTO dhcp_choice (network_id, host, wanted) VALUES (?, ?, ?) ON CONFLICT (network_id, host) DO UPDATE SET wanted = excluded.wanted", networkID, host, wanted)
 	return err
 }
 

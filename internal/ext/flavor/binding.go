@@ -105,7 +105,7 @@ func (w *within) Create(ctx context.Context, items []*resource.Body) ([]resource
 			if _, err := w.of.profiles.Load(tx, id); err != nil {
 				return err
 			}
-			if _, err := tx.Exec("INSERT INTO flavor_service_profile (flavor_id, service_profile_id) VALUES (?, ?)", w.flavorID, id); err != nil {
+			if err := tx.Put("INSERT INTO flavor_service_profile (flavor_id, service_profile_id) VALUES (?, ?)", w.flavorID, id); err != nil {
 				if errors.Is(err, store.ErrDuplicate) {
 					return fault.New(fault.Conflict, "FlavorServiceProfileBindingExists", "Service Profile %s is already associated with flavor %s.", id, w.flavorID)
 				}

@@ -44,7 +44,7 @@ func fillProfiles(tx *store.Tx, rows []*Flavor) error {
 	for i, f := range rows {
 		ids[i], by[f.ID] = f.ID, f
 	}
-	return store.Child(tx, "SELECT flavor_id, service_profile_id FROM flavor_service_profile WHERE %s ORDER BY flavor_id, service_profile_id", "flavor_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT flavor_id, service_profile_id FROM flavor_service_profile WHERE %s ORDER BY flavor_id, service_profile_id", "flavor_id", ids, func(scan func(...any) error) error {
 		var id, profile string
 		if err := scan(&id, &profile); err != nil {
 			return err

@@ -242,7 +242,7 @@ func (s *service) hook() {
 		if _, ok := p.Slots[port.LocalIPs]; !ok {
 			return nil
 		}
-		_, err := tx.Exec("UPDATE local_ip_association SET host = ? WHERE fixed_port_id = ?", p.HostID, p.ID)
+		err := tx.Put("UPDATE local_ip_association SET host = ? WHERE fixed_port_id = ?", p.HostID, p.ID)
 		return err
 	})
 	ports.BeforeDelete = append(ports.BeforeDelete, s.portGone)

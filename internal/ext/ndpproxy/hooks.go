@@ -122,7 +122,7 @@ func (s *service) onRouterWrite(_ context.Context, tx *store.Tx, old, now *l3.Ro
 	if asked {
 		statement = "INSERT INTO router_ndp_proxy (router_id) VALUES (?)"
 	}
-	_, err = tx.Exec(statement, now.ID)
+	err = tx.Put(statement, now.ID)
 	return err
 }
 

@@ -74,7 +74,7 @@ func install(c *core.Core, _ *feed.Hub) error {
 		return s.settle(tx, old, want, body)
 	})
 	c.Ports.BeforeDelete = append(c.Ports.BeforeDelete, func(_ context.Context, tx *store.Tx, p *port.Port) error {
-		_, err := tx.Exec("DELETE FROM port_pvlan WHERE port_id = ?", p.ID)
+		err := tx.Put("DELETE FROM port_pvlan WHERE port_id = ?", p.ID)
 		return err
 	})
 	return nil
@@ -175,13 +175,13 @@ func (s service) decide(tx *store.Tx, n *network.Network, p *port.Port, had, in,
 		return nil
 	}
 	if had != nil {
-		if _, err := tx.Exec("DELETE FROM port_pvlan WHERE port_id = ?", p.ID); err != nil {
+		if err := tx.Put("DELETE FROM port_pvlan WHERE port_id = ?", p.ID); err != nil {
 			return err
 		}
 	}
 	if kind == nil {
 		return nil
 	}
-	_, err := tx.Exec("INSERT INTO port_pvlan (port_id, pvlan_type) VALUES (?, ?)", p.ID, *kind)
+	err := tx.Put("INSERT INTO port_pvlan (port_id, pvlan_type) VALUES (?, ?)", p.ID, *kind)
 	return err
 }

@@ -178,10 +178,10 @@ func (s *service) change(ctx context.Context, tx *store.Tx, have, want string) (
 
 func bind(tx *store.Tx, kind, id, policy string) error {
 	if policy == "" {
-		_, err := tx.Exec("DELETE FROM qos_"+kind+"_policy WHERE "+kind+"_id = ?", id)
+		err := tx.Put("DELETE FROM qos_"+kind+"_policy WHERE "+kind+"_id = ?", id)
 		return err
 	}
-	_, err := tx.Exec("INSERT INTO qos_"+kind+"_policy ("+kind+"_id, qos_policy_id) VALUES (?, ?) ON CONFLICT ("+kind+"_id) DO UPDATE SET qos_policy_id = excluded.qos_policy_id", id, policy)
+	err := tx.Put("INSERT INTO qos_"+kind+"_policy ("+kind+"_id, qos_policy_id) VALUES (?, ?) ON CONFLICT ("+kind+"_id) DO UPDATE SET qos_policy_id = excluded.qos_policy_id", id, policy)
 	return err
 }
 

@@ -198,7 +198,7 @@ func (s *service) note(ctx context.Context, a *agent.Agent, outcome string) erro
 		if err != nil || n > 0 {
 			return err
 		}
-		_, err = tx.Exec("INSERT INTO resource_provider_report (agent_id, revision_number, started_at, heartbeat_timestamp, outcome) VALUES (?, ?, ?, ?, ?)",
+		err = tx.Put("INSERT INTO resource_provider_report (agent_id, revision_number, started_at, heartbeat_timestamp, outcome) VALUES (?, ?, ?, ?, ?)",
 			a.ID, a.Revision, a.StartedAt, a.HeartbeatTimestamp, outcome)
 		return err
 	})

@@ -277,7 +277,7 @@ func (s *service) report(ctx context.Context, tx *store.Tx, host string, a *mess
 	}
 	if a.Revision > r.Reported {
 		// No change of intent: no revision and no event.
-		if _, err := tx.Exec("UPDATE router SET reported_generation = ? WHERE id = ?", a.Revision, r.ID); err != nil {
+		if err := tx.Put("UPDATE router SET reported_generation = ? WHERE id = ?", a.Revision, r.ID); err != nil {
 			return err
 		}
 	}

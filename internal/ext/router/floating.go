@@ -27,7 +27,7 @@ func fillPortDetails(tx *store.Tx, rows []*FloatingIP) error {
 			by[*f.PortID] = append(by[*f.PortID], f)
 		}
 	}
-	return store.Child(tx, "SELECT id, name, network_id, mac_address, admin_state_up, status, device_id, device_owner FROM port WHERE %s", "id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT id, name, network_id, mac_address, admin_state_up, status, device_id, device_owner FROM port WHERE %s", "id", ids, func(scan func(...any) error) error {
 		var id string
 		d := &PortDetails{}
 		if err := scan(&id, &d.Name, &d.NetworkID, &d.MACAddress, &d.AdminStateUp, &d.Status, &d.DeviceID, &d.DeviceOwner); err != nil {

@@ -187,7 +187,7 @@ func (s *service) addGateway(ctx context.Context, tx *store.Tx, r *Router, paren
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO router_gateway_port (port_id, router_id, position)
+	if err := tx.Put(`INSERT INTO router_gateway_port (port_id, router_id, position)
 		SELECT ?, ?, COALESCE(MAX(g.position), -1) + 1 FROM router_gateway_port g WHERE g.router_id = ?`, p.ID, r.ID, r.ID); err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (s *service) makeFirst(tx *store.Tx, r *Router, portID string) error {
 	// Unique in the table: what is being dropped may not hold it any longer.
 	r.GatewayPortID = &portID
 	r.arrange()
-	_, err := tx.Exec("UPDATE router SET gateway_port_id = ? WHERE id = ?", portID, r.ID)
+	err := tx.Put("UPDATE router SET gateway_port_id = ? WHERE id = ?", portID, r.ID)
 	return err
 }
 
@@ -255,12 +255,12 @@ func (s *service) dropGateway(ctx context.Context, tx *store.Tx, r *Router, port
 			first := r.GatewayPortIDs[0]
 			r.GatewayPortID = &first
 		}
-		if _, err := tx.Exec("UPDATE router SET gateway_port_id = ? WHERE id = ?", r.GatewayPortID, r.ID); err != nil {
+		if err := tx.Put("UPDATE router SET gateway_port_id = ? WHERE id = ?", r.GatewayPortID, r.ID); err != nil {
 			return err
 		}
 		r.arrange()
 	}
-	if _, err := tx.Exec("DELETE FROM router_gateway_port WHERE port_id = ?", portID); err != nil {
+	if err := tx.Put("DELETE FROM router_gateway_port WHERE port_id = ?", portID); err != nil {
 		return err
 	}
 	return s.core.Ports.Drop(elevated(ctx), tx, p)

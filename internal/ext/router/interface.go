@@ -165,7 +165,7 @@ func checkMode(n *subnet.Subnet) error {
 
 // attach notes a port as an interface of the router.
 func (s *service) attach(ctx context.Context, tx *store.Tx, r *Router, p *port.Port) error {
-	if _, err := tx.Exec("INSERT INTO router_port (port_id, router_id) VALUES (?, ?)", p.ID, r.ID); err != nil {
+	if err := tx.Put("INSERT INTO router_port (port_id, router_id) VALUES (?, ?)", p.ID, r.ID); err != nil {
 		return err
 	}
 	r.PortIDs = append(r.PortIDs, p.ID)
@@ -353,7 +353,7 @@ func (s *service) checkUnused(tx *store.Tx, r *Router, n *subnet.Subnet) error {
 
 // detach deletes an interface, also one that a user made.
 func (s *service) detach(ctx context.Context, tx *store.Tx, r *Router, p *port.Port) error {
-	if _, err := tx.Exec("DELETE FROM router_port WHERE port_id = ?", p.ID); err != nil {
+	if err := tx.Put("DELETE FROM router_port WHERE port_id = ?", p.ID); err != nil {
 		return err
 	}
 	r.PortIDs = slices.DeleteFunc(slices.Clone(r.PortIDs), func(id string) bool { return id == p.ID })

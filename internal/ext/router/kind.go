@@ -159,7 +159,7 @@ func (s *service) changeKind(ctx context.Context, tx *store.Tx, old, want *Route
 	case want.HA && !old.HA:
 		return s.ensureHANetwork(ctx, tx, want.ProjectID)
 	case !want.HA && old.HA:
-		if _, err := tx.Exec("UPDATE router SET ha = ? WHERE id = ?", false, want.ID); err != nil {
+		if err := tx.Put("UPDATE router SET ha = ? WHERE id = ?", false, want.ID); err != nil {
 			return err
 		}
 		return s.releaseHANetwork(ctx, tx, want.ProjectID)
@@ -186,7 +186,7 @@ func (s *service) ensureHANetwork(ctx context.Context, tx *store.Tx, project str
 	if err := c.Networks.Collection.Options.Create(elevated(ctx), tx, made, &resource.Body{Values: values, Given: map[string]bool{}}); err != nil {
 		return err
 	}
-	if _, err := tx.Exec("UPDATE ha_network SET network_id = ? WHERE project_id = ?", made.ID, project); err != nil {
+	if err := tx.Put("UPDATE ha_network SET network_id = ? WHERE project_id = ?", made.ID, project); err != nil {
 		return err
 	}
 	inside, err := c.Subnets.Resource.PrepareCreate(map[string]any{

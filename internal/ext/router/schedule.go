@@ -39,7 +39,7 @@ func (s *service) place(ctx context.Context, tx *store.Tx, r *Router, adding *ne
 	if host != "" {
 		return s.bind(ctx, tx, r, host)
 	}
-	_, err = tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, '') ON CONFLICT DO NOTHING", r.ID)
+	err = tx.Put("INSERT INTO router_binding (router_id, host) VALUES (?, '') ON CONFLICT DO NOTHING", r.ID)
 	return err
 }
 
@@ -137,7 +137,7 @@ func (s *service) networksOf(tx *store.Tx, r *Router) ([]*network.Network, error
 // bind gives the router with all its ports to a host; empty: it waits for one. Floating
 // IPs are DOWN until the host has them. The caller saves the router.
 func (s *service) bind(ctx context.Context, tx *store.Tx, r *Router, host string) error {
-	if _, err := tx.Exec("INSERT INTO router_binding (router_id, host) VALUES (?, ?) ON CONFLICT (router_id) DO UPDATE SET host = excluded.host", r.ID, host); err != nil {
+	if err := tx.Put("INSERT INTO router_binding (router_id, host) VALUES (?, ?) ON CONFLICT (router_id) DO UPDATE SET host = excluded.host", r.ID, host); err != nil {
 		return err
 	}
 	if err := fillHosts(tx, []*Router{r}); err != nil {

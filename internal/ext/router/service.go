@@ -59,7 +59,7 @@ func index(rows []*Router) ([]string, map[string]*Router) {
 
 func fillHosts(tx *store.Tx, rows []*Router) error {
 	ids, by := index(rows)
-	return store.Child(tx, `SELECT b.router_id, b.host, a.availability_zone FROM router_binding b LEFT JOIN agent a ON a.host = b.host AND a.agent_type = '`+agent.L3+`'
+	return store.Gather(tx, `SELECT b.router_id, b.host, a.availability_zone FROM router_binding b LEFT JOIN agent a ON a.host = b.host AND a.agent_type = '`+agent.L3+`'
 		WHERE %s`, "b.router_id", ids, func(scan func(...any) error) error {
 		var id, host string
 		var zone *string
@@ -76,7 +76,7 @@ func fillHosts(tx *store.Tx, rows []*Router) error {
 
 func fillPorts(tx *store.Tx, rows []*Router) error {
 	ids, by := index(rows)
-	return store.Child(tx, "SELECT router_id, port_id FROM router_port WHERE %s ORDER BY router_id, port_id", "router_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT router_id, port_id FROM router_port WHERE %s ORDER BY router_id, port_id", "router_id", ids, func(scan func(...any) error) error {
 		var id, portID string
 		if err := scan(&id, &portID); err != nil {
 			return err
@@ -442,7 +442,7 @@ func (s *service) portGone(ctx context.Context, tx *store.Tx, p *port.Port) erro
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec("DELETE FROM router_port WHERE port_id = ?", p.ID); err != nil {
+	if err := tx.Put("DELETE FROM router_port WHERE port_id = ?", p.ID); err != nil {
 		return err
 	}
 	r, err := s.routers.Load(tx, id)

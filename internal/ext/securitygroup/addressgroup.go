@@ -151,7 +151,7 @@ func (s *service) createAddressGroup(ctx context.Context, tx *store.Tx, g *Addre
 		return err
 	}
 	for _, a := range g.Addresses {
-		if _, err := tx.Exec("INSERT INTO address_group_address (address_group_id, address) VALUES (?, ?)", g.ID, a); err != nil {
+		if err := tx.Put("INSERT INTO address_group_address (address_group_id, address) VALUES (?, ?)", g.ID, a); err != nil {
 			return err
 		}
 	}

@@ -93,7 +93,7 @@ func fillDefault(tx *store.Tx, rows []*Rule) error {
 		}
 		byGroup[r.SecurityGroupID] = append(byGroup[r.SecurityGroupID], r)
 	}
-	return store.Child(tx, "SELECT security_group_id FROM default_security_group WHERE %s", "security_group_id", ids, func(scan func(...any) error) error {
+	return store.Gather(tx, "SELECT security_group_id FROM default_security_group WHERE %s", "security_group_id", ids, func(scan func(...any) error) error {
 		var id string
 		if err := scan(&id); err != nil {
 			return err

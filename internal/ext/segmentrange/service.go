@@ -43,7 +43,7 @@ func (s *service) hold(tx *store.Tx, networkType string) error {
 		if err != nil || n > 0 {
 			return err
 		}
-		if _, err := tx.Exec("INSERT INTO network_segment_range_type (network_type, changes) VALUES (?, 0) ON CONFLICT DO NOTHING", networkType); err != nil {
+		if err := tx.Put("INSERT INTO network_segment_range_type (network_type, changes) VALUES (?, 0) ON CONFLICT DO NOTHING", networkType); err != nil {
 			return err
 		}
 	}

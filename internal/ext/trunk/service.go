@@ -38,7 +38,7 @@ func fillSubPorts(tx *store.Tx, rows []*Trunk) error {
 	for i, t := range rows {
 		ids[i], by[t.ID] = t.ID, t
 	}
-	return store.Child(tx, "SELECT trunk_id, port_id, segmentation_type, segmentation_id FROM trunk_port WHERE segmentation_type <> '' AND %s ORDER BY trunk_id, segmentation_type, segmentation_id",
+	return store.Gather(tx, "SELECT trunk_id, port_id, segmentation_type, segmentation_id FROM trunk_port WHERE segmentation_type <> '' AND %s ORDER BY trunk_id, segmentation_type, segmentation_id",
 		"trunk_id", ids, func(scan func(...any) error) error {
 			var id string
 			var p SubPort
@@ -107,7 +107,7 @@ func (s *service) create(ctx context.Context, tx *store.Tx, t *Trunk, body *reso
 	if err := s.trunks.Insert(ctx, tx, t); err != nil {
 		return err
 	}
-	_, err = tx.Exec("INSERT INTO trunk_port (port_id, trunk_id, segmentation_type, segmentation_id) VALUES (?, ?, '', 0)", parent.ID, t.ID)
+	err = tx.Put("INSERT INTO trunk_port (port_id, trunk_id, segmentation_type, segmentation_id) VALUES (?, ?, '', 0)", parent.ID, t.ID)
 	if errors.Is(err, store.ErrDuplicate) {
 		return parentInUse(parent.ID)
 	}
@@ -191,7 +191,7 @@ func (s *service) insert(tx *store.Tx, t *Trunk, wanted []SubPort) error {
 		}) {
 			return taken(p)
 		}
-		_, err := tx.Exec("INSERT INTO trunk_port (port_id, trunk_id, segmentation_type, segmentation_id) VALUES (?, ?, ?, ?)", p.PortID, t.ID, p.SegmentationType, p.SegmentationID)
+		err := tx.Put("INSERT INTO trunk_port (port_id, trunk_id, segmentation_type, segmentation_id) VALUES (?, ?, ?, ?)", p.PortID, t.ID, p.SegmentationType, p.SegmentationID)
 		switch {
 		case store.Duplicate(err, "trunk_port", "port_id"):
 			return portInUse(p.PortID)
@@ -326,7 +326,7 @@ func (s *service) removeSubPorts(ctx context.Context, id string, body any) (any,
 				return fault.New(fault.NotFound, "SubPortNotFound", "SubPort %s on trunk %s could not be found.", portID, t.ID)
 			}
 			t.SubPorts = slices.Delete(t.SubPorts, at, at+1)
-			if _, err := tx.Exec("DELETE FROM trunk_port WHERE port_id = ?", portID); err != nil {
+			if err := tx.Put("DELETE FROM trunk_port WHERE port_id = ?", portID); err != nil {
 				return err
 			}
 			if err := s.release(ctx, tx, portID); err != nil {

@@ -79,7 +79,7 @@ func install(c *core.Core, _ *feed.Hub) error {
 		return begin(tx, n, loaded, c.Ports.Mechanisms())
 	})
 	c.Networks.BeforeDelete = append(c.Networks.BeforeDelete, func(_ context.Context, tx *store.Tx, n *network.Network) error {
-		_, err := tx.Exec("DELETE FROM network_tagging WHERE network_id = ?", n.ID)
+		err := tx.Put("DELETE FROM network_tagging WHERE network_id = ?", n.ID)
 		return err
 	})
 	return nil
@@ -102,7 +102,7 @@ func begin(tx *store.Tx, n *network.Network, loaded []tagging, mechanisms []port
 				}
 			}
 		}
-		if _, err := tx.Exec("INSERT INTO network_tagging (network_id, attribute, enabled) VALUES (?, ?, ?)", n.ID, t.attribute, *wants); err != nil {
+		if err := tx.Put("INSERT INTO network_tagging (network_id, attribute, enabled) VALUES (?, ?, ?)", n.ID, t.attribute, *wants); err != nil {
 			return err
 		}
 	}

@@ -76,10 +76,14 @@ func NewOf(t testing.TB, kind string) string {
 type server struct {
 	driver, user string
 	// start begins it in an empty directory that the user owns.
-	programs func() (initialise, run []string, err error)
-	source   func(dir string) string
-	drop     string
-	url      func(dir, name string) string
+	programs func(durable bool) (initialise, run []string, err error)
+	// durable: commits are flushed, and memory is that of a small production server. parent is where its directory is made.
+	durable bool
+	parent  string
+	source  func(dir string) string
+	name    func(dir, name string) string
+	drop    string
+	url     func(dir, name string) string
 
 	once  sync.Once
 	dir   string
@@ -87,30 +91,42 @@ type server struct {
 	err   error
 	// keep ends the server when it is closed, and so when the process ends.
 	keep   io.Closer
+	ended  chan struct{}
 	number atomic.Int64
 }
 
 var errMissing = errors.New("is not installed; packaging/setup.sh installs it")
 
-var postgres = &server{
-	driver: "pgx", user: "postgres",
-	programs: func() ([]string, []string, error) {
-		dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
-		slices.SortFunc(dirs, func(a, b string) int { return release(b) - release(a) })
-		for _, dir := range append(dirs, filepath.SplitList(os.Getenv("PATH"))...) {
-			if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
-				return []string{filepath.Join(dir, "initdb"), "-U", "isospin", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D", "DIR/data"},
-					[]string{filepath.Join(dir, "postgres"), "-D", "DIR/data", "-k", "DIR", "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300",
-						"-c", "autovacuum=off", "-c", "shared_buffers=64MB"}, nil
+var postgres, mariadb = newPostgres(), newMariaDB()
+
+func newPostgres() *server {
+	return &server{
+		driver: "pgx", user: "postgres",
+		programs: func(durable bool) ([]string, []string, error) {
+			settings := []string{"-c", "fsync=off", "-c", "autovacuum=off", "-c", "shared_buffers=64MB"}
+			if durable {
+				settings = []string{"-c", "shared_buffers=512MB"}
 			}
-		}
-		return nil, nil, fmt.Errorf("PostgreSQL %w", errMissing)
-	},
-	source: func(dir string) string { return "user=isospin dbname=postgres host=" + dir },
-	drop:   "DROP DATABASE %s WITH (FORCE)",
-	url: func(dir, name string) string {
-		return fmt.Sprintf("postgresql+psycopg2://isospin@/%s?host=%s", name, dir)
-	},
+			dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
+			slices.SortFunc(dirs, func(a, b string) int { return release(b) - release(a) })
+			for _, dir := range append(dirs, filepath.SplitList(os.Getenv("PATH"))...) {
+				if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+					if library := filepath.Join(filepath.Dir(dir), "lib", "pg_stat_statements.so"); durable && exists(library) {
+						settings = append(settings, "-c", "shared_preload_libraries=pg_stat_statements", "-c", "pg_stat_statements.track_utility=on")
+					}
+					return []string{filepath.Join(dir, "initdb"), "-U", "isospin", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D", "DIR/data"},
+						append([]string{filepath.Join(dir, "postgres"), "-D", "DIR/data", "-k", "DIR", "-c", "listen_addresses=", "-c", "max_connections=300"}, settings...), nil
+				}
+			}
+			return nil, nil, fmt.Errorf("PostgreSQL %w", errMissing)
+		},
+		source: func(dir string) string { return "user=isospin dbname=postgres host=" + dir },
+		name:   func(dir, name string) string { return "user=isospin dbname=" + name + " host=" + dir },
+		drop:   "DROP DATABASE %s WITH (FORCE)",
+		url: func(dir, name string) string {
+			return fmt.Sprintf("postgresql+psycopg2://isospin@/%s?host=%s", name, dir)
+		},
+	}
 }
 
 func release(dir string) int {
@@ -118,28 +134,72 @@ func release(dir string) int {
 	return n
 }
 
-var mariadb = &server{
-	driver: "mysql", user: "mysql",
-	programs: func() ([]string, []string, error) {
-		install, err := exec.LookPath("mariadb-install-db")
-		if err != nil {
-			return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
-		}
-		run, err := exec.LookPath("mariadbd")
-		if err != nil {
-			if run = "/usr/sbin/mariadbd"; !executable(run) {
+func newMariaDB() *server {
+	return &server{
+		driver: "mysql", user: "mysql",
+		programs: func(durable bool) ([]string, []string, error) {
+			settings := []string{"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"}
+			if durable {
+				settings = []string{"--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=128M"}
+			}
+			install, err := exec.LookPath("mariadb-install-db")
+			if err != nil {
 				return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
 			}
-		}
-		return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data", "--tmpdir=DIR/"},
-			[]string{run, "--no-defaults", "--datadir=DIR/data", "--tmpdir=DIR/", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking", "--innodb-flush-log-at-trx-commit=0",
-				"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=300", "--character-set-server=latin1"}, nil
-	},
-	source: func(dir string) string { return "root@unix(" + dir + "/socket)/" },
-	drop:   "DROP DATABASE %s",
-	url: func(dir, name string) string {
-		return fmt.Sprintf("mysql+pymysql://root@localhost/%s?charset=utf8mb4&unix_socket=%s/socket", name, dir)
-	},
+			run, err := exec.LookPath("mariadbd")
+			if err != nil {
+				if run = "/usr/sbin/mariadbd"; !executable(run) {
+					return nil, nil, fmt.Errorf("MariaDB %w", errMissing)
+				}
+			}
+			return []string{install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--datadir=DIR/data", "--tmpdir=DIR/"},
+				append([]string{run, "--no-defaults", "--datadir=DIR/data", "--tmpdir=DIR/", "--socket=DIR/socket", "--pid-file=DIR/pid", "--skip-networking",
+					"--max-connections=300", "--character-set-server=latin1"}, settings...), nil
+		},
+		source: func(dir string) string { return "root@unix(" + dir + "/socket)/" },
+		name:   func(dir, name string) string { return "root@unix(" + dir + "/socket)/" + name },
+		drop:   "DROP DATABASE %s",
+		url: func(dir, name string) string {
+			return fmt.Sprintf("mysql+pymysql://root@localhost/%s?charset=utf8mb4&unix_socket=%s/socket", name, dir)
+		},
+	}
+}
+
+// Server is a database server that is not a test's: its commits are durable.
+type Server struct{ *server }
+
+// Serve starts a server of a kind in a new directory below parent (empty: the
+// system's for temporary files). It ends by Close, or with the process.
+func Serve(kind, parent string) (*Server, error) {
+	var s *server
+	switch kind {
+	case PostgreSQL:
+		s = newPostgres()
+	case MariaDB:
+		s = newMariaDB()
+	default:
+		return nil, fmt.Errorf("there is no server of the kind %q; there are %s and %s", kind, PostgreSQL, MariaDB)
+	}
+	s.durable, s.parent = true, parent
+	return &Server{s}, s.start()
+}
+
+// New makes an empty database and returns its [database] connection, and its driver and source for database/sql.
+func (s *Server) New() (connection, driver, source string, err error) {
+	name, err := s.create()
+	return s.url(s.dir, name), s.driver, s.name(s.dir, name), err
+}
+
+// Close ends the server and removes its databases.
+func (s *Server) Close() error {
+	err := errors.Join(s.admin.Close(), s.keep.Close())
+	<-s.ended
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func executable(path string) bool {
@@ -157,8 +217,8 @@ func (s *server) database(t testing.TB) string {
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	name := fmt.Sprintf("isospin_%d", s.number.Add(1))
-	if _, err := s.admin.Exec("CREATE DATABASE " + name); err != nil {
+	name, err := s.create()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -167,6 +227,12 @@ func (s *server) database(t testing.TB) string {
 		}
 	})
 	return s.url(s.dir, name)
+}
+
+func (s *server) create() (string, error) {
+	name := fmt.Sprintf("isospin_%d", s.number.Add(1))
+	_, err := s.admin.Exec("CREATE DATABASE " + name)
+	return name, err
 }
 
 // keeper runs a server until its standard input ends, then removes its directory.
@@ -179,12 +245,12 @@ wait $!
 rm -rf "$dir"`
 
 func (s *server) start() error {
-	initialise, run, err := s.programs()
+	initialise, run, err := s.programs(s.durable)
 	if err != nil {
 		return err
 	}
 	// Paths of sockets are short.
-	if s.dir, err = os.MkdirTemp("", "isospin-db"); err != nil {
+	if s.dir, err = os.MkdirTemp(s.parent, "isospin-db"); err != nil {
 		return err
 	}
 	command := func(args ...string) (*exec.Cmd, error) {
@@ -239,7 +305,11 @@ func (s *server) start() error {
 	if err := cmd.Start(); err != nil {
 		return fail(err)
 	}
-	go func() { _ = cmd.Wait() }() // it ends with the process
+	s.ended = make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it ends with the process
+		close(s.ended)
+	}()
 	if s.admin, err = sql.Open(s.driver, s.source(s.dir)); err != nil {
 		return err
 	}
