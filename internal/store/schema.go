@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,7 +45,11 @@ const commitTurn = "CREATE SEQUENCE commit_turn"
 // cannot (MariaDB) it resumes after the last statement that was carried out. A
 // database that is newer than this program is refused.
 func (s *Store) Upgrade(ctx context.Context, schemas ...Schema) error {
-	return s.backend.upgrade(ctx, schemas)
+	err := s.backend.upgrade(ctx, schemas)
+	if errors.Is(err, errLost) || errors.Is(err, errAgain) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
 }
 
 // Version is what a database has of a module.
