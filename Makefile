@@ -3,6 +3,7 @@
 # make bench    the product's figures, with those of its peer beside them
 # make bench-scale  a thousand hosts on one server
 # make chaos    servers, hosts and clients while things break (SEED=, RUNS=, DATABASES=)
+# make test-databases, bench-databases   the same on PostgreSQL and MariaDB
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 # make interop-clients  every command of the openstack client, every package of gophercloud
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
@@ -34,6 +35,18 @@ bench-scale: setup build
 chaos: setup build
 	go run ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(or $(DATABASES),postgresql,mariadb) \
 		$(if $(SEED),-seed $(SEED)) -keep $(or $(CHAOS_LOGS),/tmp/isospin-chaos-logs)
+
+# On PostgreSQL and MariaDB whatever uses the store. Each test process starts a server of its own.
+databases := postgresql mariadb
+on_databases := ./internal/store/... ./internal/core/... ./internal/ext/... ./test/api ./test/access ./internal/server ./internal/notify/... ./internal/watch ./internal/lease
+
+test-databases: setup
+	set -e; for kind in $(databases); do ISOSPIN_TEST_DATABASE=$$kind go test -timeout 30m $(on_databases); done
+
+# SIZE is how many ports there are for the figures of a large store.
+bench-databases: setup build
+	set -e; for kind in $(databases); do go run ./test/bench -executable bin/isospin -only api -database $$kind; \
+		go run ./test/bench -executable bin/isospin -only api -database $$kind -size $(or $(SIZE),200000); done
 
 microbench: setup
 	go test -run '^$$' -bench . -benchmem ./...
