@@ -106,12 +106,21 @@ func (h *host) apply(changes runtime.Changes) {
 // all applies the whole state.
 func (h *host) all() { h.t.Helper(); h.apply(runtime.Changes{All: true}) }
 
-// expect checks a port's state.
+// expect waits for a port's state: the switch tells the agent of its ports when
+// it likes to.
 func (h *host) expect(port string, state feed.State) {
 	h.t.Helper()
-	if r := h.results[port]; r == nil || r.State != state {
-		h.t.Fatalf("%s: port %s: %v, want %v", h.name, port, r, state)
-	}
+	first := true
+	ovstest.Eventually(h.t, 20*time.Second, func() error {
+		if !first {
+			h.all()
+		}
+		first = false
+		if r := h.results[port]; r == nil || r.State != state {
+			return fmt.Errorf("%s: port %s: %v, want %v", h.name, port, r, state)
+		}
+		return nil
+	})
 }
 
 // ofport is the number of a port on br-int.
