@@ -44,6 +44,34 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// TestUpgrade: servers are replaced one after the other under load while the
+// schema grows; servers of an older release go on, and do not start on tables
+// that a newer one has changed. The older release is this program's own code
+// unless ISOSPIN_UPGRADE_FROM names a binary (test/upgrade/run.sh makes one).
+func TestUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
+	from := os.Getenv("ISOSPIN_UPGRADE_FROM")
+	if from == "" {
+		from = "self"
+	}
+	kind := []string{"postgresql", "mariadb"}[time.Now().Unix()%2]
+	if chosen := os.Getenv("ISOSPIN_TEST_DATABASE"); chosen == "postgresql" || chosen == "mariadb" {
+		kind = chosen
+	}
+	var out strings.Builder
+	r, err := Run(t.Context(), Options{
+		Database: kind, Seed: 1, Load: 8 * time.Second, Settle: 90 * time.Second, Replicas: 2, Hosts: 5, Clients: 4, From: from, Out: &out,
+	})
+	if errors.Is(err, ErrMissing) {
+		t.Skip(err)
+	}
+	if err != nil || len(r.Findings) > 0 || r.Acknowledged == 0 {
+		t.Fatalf("%s: %v\n%s", kind, err, out.String())
+	}
+}
+
 // TestDraw: a seed is a schedule.
 func TestDraw(t *testing.T) {
 	a, b, c := draw(1, time.Minute, 3, ""), draw(1, time.Minute, 3, ""), draw(2, time.Minute, 3, "")

@@ -49,6 +49,7 @@ func main() {
 	flag.IntVar(&o.Hosts, "hosts", 50, "simulated hosts")
 	flag.IntVar(&o.Clients, "clients", 8, "clients that write")
 	flag.StringVar(&o.Executable, "executable", "", "isospin binary of the servers; default: this program's own code")
+	flag.StringVar(&o.From, "upgrade-from", "", "older isospin binary, or \"self\": no faults, but servers are replaced by the present one, one after the other, and the schema grows meanwhile")
 	flag.StringVar(&o.Keep, "keep", "", "directory for logs of runs with findings")
 	only := flag.String("faults", "", "only faults whose names contain this")
 	flag.Parse()

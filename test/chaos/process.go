@@ -73,12 +73,22 @@ func (p *process) kill() {
 // replica is one API server, reached only through proxies.
 type replica struct {
 	name, dir string
+	file      string // of its configuration
 	command   []string
 	environ   []string
 	process   *process
 	// api and feed are in front of the server, database is behind it.
 	api, feed, database *proxy
 	find                func(format string, args ...any)
+}
+
+// runs makes an executable be the server from the next start on: an isospin binary, or this program.
+func (r *replica) runs(executable string, binary bool) {
+	if binary {
+		r.command, r.environ = []string{executable, "server", "--config-file", r.file}, nil
+	} else {
+		r.command, r.environ = []string{executable}, []string{roleVariable + "=" + r.file}
+	}
 }
 
 func (r *replica) start() error {

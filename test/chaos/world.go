@@ -32,6 +32,9 @@ type Options struct {
 	Replicas, Hosts  int           // required
 	Clients          int           // required
 	Only, Executable string        // optional
+	// From is the binary that servers are upgraded from, "self" for this
+	// program: instead of faults there is a rolling upgrade. // optional
+	From string
 	// Keep is where logs of a run with findings go. // optional
 	Keep string
 	Out  io.Writer // required
@@ -124,6 +127,9 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	schedule := draw(o.Seed, o.Load, o.Replicas, o.Only)
+	if o.From != "" {
+		schedule = nil
+	}
 	w.say("%s, seed %d: %d faults in %v, %d servers, %d hosts, %d clients", o.Database, o.Seed, len(schedule), o.Load, o.Replicas, o.Hosts, o.Clients)
 
 	hosts, endHosts := context.WithCancel(ctx)
@@ -162,6 +168,11 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		clients[i] = newClient(w, i)
 		writing.Go(func() { clients[i].run(load) })
 	}
+	if o.From != "" {
+		if err := w.upgrade(ctx); err != nil {
+			w.find("%v", err)
+		}
+	}
 	w.breakThings(ctx, schedule)
 	writing.Wait()
 	if ctx.Err() != nil {
@@ -185,6 +196,9 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		if err := r.stop(40 * time.Second); err != nil {
 			w.find("%v", err)
 		}
+	}
+	if o.From != "" {
+		w.refusesNewer(ctx)
 	}
 	result = &Result{Database: o.Database, Seed: o.Seed, Faults: len(w.faults), Changes: last, Notifications: len(w.nova.all()), Moved: w.moved, Settled: settled, Findings: w.findings}
 	for _, c := range clients {
@@ -267,10 +281,11 @@ vni_ranges = 1:100000
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return err
 		}
-		if w.o.Executable == "" {
-			r.command, r.environ = []string{executable}, []string{roleVariable + "=" + file}
+		r.file = file
+		if w.o.From != "" && w.o.From != "self" {
+			r.runs(w.o.From, true)
 		} else {
-			r.command = []string{executable, "server", "--config-file", file}
+			r.runs(executable, w.o.Executable != "")
 		}
 		w.replicas = append(w.replicas, r)
 		if err := r.start(); err != nil {
