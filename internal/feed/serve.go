@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -105,10 +104,16 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 }
 
 func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], held int) error {
-	deadline := func(time.Time) error { return nil }
-	if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
-		deadline = c.SetWriteDeadline
-	}
+	// A deadline for each message would cost as much as the message.
+	stuck := time.AfterFunc(time.Hour, func() {
+		s.log.Warn("a host does not take what it is told: its stream is cut", "host", view.view.host, "patience", s.patience)
+		if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
+			// An error says that the stream has ended, as it should.
+			_ = c.SetWriteDeadline(time.Now())
+		}
+	})
+	stuck.Stop()
+	defer stuck.Stop()
 	upserts, deletes := 0, 0
 	for {
 		m, err := view.Next(ctx)
@@ -120,19 +125,11 @@ func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStr
 		case err != nil:
 			return err
 		}
-		if err := deadline(time.Now().Add(s.patience)); err != nil {
-			return err
-		}
+		stuck.Reset(s.patience)
 		if err := stream.Send(m); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				s.log.Warn("a host does not take what it is told: its stream is cut", "host", view.view.host, "patience", s.patience)
-			}
 			return err
 		}
-		// No message under way, no deadline: it would end a stream that has nothing to tell.
-		if err := deadline(time.Time{}); err != nil {
-			return err
-		}
+		stuck.Stop()
 		upserts, deletes = upserts+len(m.Upserts), deletes+len(m.Deletes)
 		if m.Synced {
 			s.log.Info("host attached", "host", view.view.host, "held", held, "sent", upserts, "deleted", deletes, "sequence", m.Sequence)
