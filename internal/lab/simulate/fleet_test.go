@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -127,5 +128,78 @@ func TestIssuer(t *testing.T) {
 	}
 	if _, err := simulate.NewIssuer(keyFile, certFile); err == nil {
 		t.Error("files that are no authority were accepted")
+	}
+}
+
+// TestHeartbeats: agents live by what comes on their streams, which is no event;
+// also with another server on the same database. Ones that start anew say so, once.
+func TestHeartbeats(t *testing.T) {
+	const hosts = 10
+	dir := t.TempDir()
+	s := servertest.StartIn(t, dir, servertest.Networks)
+	agents := func(s *servertest.Server) (started, beat map[string]string) {
+		started, beat = map[string]string{}, map[string]string{}
+		for _, a := range s.Must(t, 200, "GET", "/agents", "")["agents"].([]any) {
+			a := a.(map[string]any)
+			if a["alive"] != true {
+				continue
+			}
+			name := a["host"].(string) + " " + a["agent_type"].(string)
+			started[name], beat[name] = a["started_at"].(string), a["heartbeat_timestamp"].(string)
+		}
+		return started, beat
+	}
+	fleetOf := func(s *servertest.Server) (*simulate.Fleet, func()) {
+		f, err := simulate.NewFleet(simulate.FleetOptions{Hosts: hosts, Servers: []string{"unix:" + s.Feed}, ReportInterval: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() { defer close(ended); f.Run(ctx) }()
+		return f, func() { cancel(); <-ended }
+	}
+	later := func(s *servertest.Server, than map[string]string) {
+		t.Helper()
+		servertest.Eventually(t, "all heartbeats are stored", func() bool {
+			_, now := agents(s)
+			for name, at := range than {
+				if now[name] <= at {
+					return false
+				}
+			}
+			return len(now) == 4*hosts
+		})
+	}
+	_, end := fleetOf(s)
+	servertest.Eventually(t, "all agents are there", func() bool { started, _ := agents(s); return len(started) == 4*hosts })
+	first, beats := agents(s)
+	later(s, beats)
+	before := s.LastSequence(t)
+	_, beats = agents(s)
+	later(s, beats)
+	if after := s.LastSequence(t); after != before {
+		t.Errorf("heartbeats are %d events", after-before)
+	}
+	end()
+	s.Stop()
+	again := servertest.StartIn(t, dir, servertest.Networks)
+	_, beats = agents(again)
+	_, end = fleetOf(again) // of another start, a second or more later
+	defer end()
+	later(again, beats)
+	servertest.Eventually(t, "agents that started anew say so", func() bool {
+		now, _ := agents(again)
+		for name, at := range first {
+			if now[name] <= at {
+				return false
+			}
+		}
+		return true
+	})
+	restarted, beats := agents(again)
+	later(again, beats)
+	if now, _ := agents(again); !maps.Equal(now, restarted) {
+		t.Errorf("agents started at %v, then at %v", restarted, now)
 	}
 }
