@@ -307,6 +307,9 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 	}
 	f.planner.plan(want, facts, changes)
 
+	if err := f.annotate(ctx, want, attached); err != nil {
+		return nil, err
+	}
 	integration := f.bridge(f.o.IntegrationBridge)
 	for _, vlan := range fresh {
 		// Connections of a network that had the number before are not this one's.
@@ -354,11 +357,6 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		return nil, err
 	}
 	f.devices = len(f.planner.local)
-	// After the flows, which do not need it: any change of its database makes
-	// the switch look at all its ports before it does anything else.
-	if err := f.annotate(ctx, want, attached); err != nil {
-		return nil, err
-	}
 	f.flush(integration, f.planner.left)
 	f.planner.left = nil
 	if err := f.removeTunnels(ctx); err != nil {
