@@ -31,9 +31,11 @@ bench: setup build
 bench-scale: setup build
 	go run ./test/scale -executable bin/isospin
 
+DATABASES ?= postgresql,mariadb
+
 # A run is repeated with its SEED; logs of runs with findings are in CHAOS_LOGS.
 chaos: setup build
-	go run ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(or $(DATABASES),postgresql,mariadb) \
+	go run ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(DATABASES) \
 		$(if $(SEED),-seed $(SEED)) -keep $(or $(CHAOS_LOGS),/tmp/isospin-chaos-logs)
 
 # On PostgreSQL and MariaDB whatever uses the store. Each test process starts a server of its own.

@@ -179,6 +179,24 @@ func TestStartWhileAway(t *testing.T) {
 	}
 }
 
+// TestOneServerOnSQLite: a second server on the file of an embedded database is refused with words.
+func TestOneServerOnSQLite(t *testing.T) {
+	c := configuration(t, "sqlite:///"+filepath.Join(t.TempDir(), "db.sqlite"))
+	s, err := server.New(t.Context(), server.Options{Config: c, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := run(t, s)
+	if _, err := server.New(t.Context(), server.Options{Config: c, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "SQLite is for one server") {
+		t.Errorf("a second server: %v", err)
+	}
+	end()
+	if s, err = server.New(t.Context(), server.Options{Config: c, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatalf("after the first has ended: %v", err)
+	}
+	run(t, s)
+}
+
 // TestSlowClients: clients that say or take next to nothing hold no connection for long.
 func TestSlowClients(t *testing.T) {
 	c := configuration(t, "sqlite:///"+filepath.Join(t.TempDir(), "db.sqlite"))

@@ -55,6 +55,8 @@ type Server struct {
 	edge   *rest.Server
 
 	api, agents net.Listener
+	// lock is held for as long as the server uses an embedded database.
+	lock *os.File
 	// notifiers tell other services of changes until their context ends.
 	notifiers []func(context.Context)
 	// metrics may be nil.
@@ -156,6 +158,9 @@ func start(ctx context.Context, o Options) (_ *Server, opened bool, _ error) {
 	}
 	if s.Store, err = openStore(ctx, o.Config, o.Logger, o.Metrics); err != nil {
 		return nil, s.Store != nil, err
+	}
+	if s.lock, err = lockEmbedded(ctx, config.DatabaseConnection.Of(o.Config)); err != nil {
+		return nil, true, err
 	}
 	modules, err := ext.Modules()
 	if err != nil {
@@ -384,6 +389,9 @@ func (s *Server) close() {
 		if err := s.Store.Close(); err != nil {
 			s.log.Error("the database did not close well", "error", err)
 		}
+	}
+	if s.lock != nil {
+		s.lock.Close()
 	}
 }
 

@@ -142,7 +142,8 @@ func TestWrongConfigurationIsRefusedWithTheKey(t *testing.T) {
 func TestOneServerPerSocket(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := run(t, configure(t, dir, ""))
-	if s, err := New(t.Context(), Options{Config: configure(t, dir, ""), Logger: slog.New(slog.DiscardHandler)}); err == nil {
+	other := "[database]\nconnection = sqlite:///" + filepath.Join(dir, "other.sqlite")
+	if s, err := New(t.Context(), Options{Config: configure(t, dir, other), Logger: slog.New(slog.DiscardHandler)}); err == nil {
 		s.close()
 		t.Error("a second server took the socket over")
 	} else if !strings.Contains(err.Error(), "another server answers") {
