@@ -35,7 +35,7 @@ DATABASES ?= postgresql,mariadb
 
 # A run is repeated with its SEED; logs of runs with findings are in CHAOS_LOGS.
 chaos: setup build
-	go run ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(DATABASES) \
+	CGO_ENABLED=0 go run -trimpath ./test/chaos -executable bin/isospin -runs $(or $(RUNS),3) -database $(DATABASES) \
 		$(if $(SEED),-seed $(SEED)) -keep $(or $(CHAOS_LOGS),/tmp/isospin-chaos-logs)
 
 # On PostgreSQL and MariaDB whatever uses the store. Each test process starts a server of its own.

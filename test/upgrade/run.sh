@@ -16,4 +16,4 @@ git worktree add --quiet --detach "$work/tree" "$from"
 (cd "$work/tree" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X isospin/internal/telemetry.stamp=$from" -o "$work/older" ./cmd/isospin)
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$work/newer" ./cmd/isospin
 echo "from $(git log -1 --format='%h of %ci' "$from") to $(git log -1 --format='%h of %ci')"
-go run ./test/chaos -load 30s -upgrade-from "$work/older" -executable "$work/newer" -database "${DATABASES:-postgresql,mariadb}" -keep "${LOGS:-/tmp/isospin-chaos-logs}"
+CGO_ENABLED=0 go run -trimpath ./test/chaos -load 30s -upgrade-from "$work/older" -executable "$work/newer" -database "${DATABASES:-postgresql,mariadb}" -keep "${LOGS:-/tmp/isospin-chaos-logs}"
