@@ -28,7 +28,7 @@ type hostReport struct {
 // the API, whose transactions it takes turns with, does not wait for long.
 const (
 	comparedAtOnce = 2000
-	storedAtOnce   = 100
+	storedAtOnce   = 400
 )
 
 // OnApplied takes hosts' reports on a kind of object; set before Start.

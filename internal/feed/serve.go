@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -95,9 +96,17 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 	defer s.log.Info("host detached", "host", hello.Host)
 
 	ctx, cancel := context.WithCancelCause(ctx)
-	go func() { cancel(s.receive(ctx, hello.Host, stream)) }()
+	said := &reported{some: make(chan struct{}, 1)}
+	var storing sync.WaitGroup
+	storing.Go(func() {
+		if err := s.storeReported(ctx, hello.Host, said); err != nil {
+			cancel(err)
+		}
+	})
+	go func() { cancel(s.receive(ctx, hello.Host, stream, said)) }()
 	err = s.send(ctx, view, stream, len(hello.Have))
 	cancel(err)
+	storing.Wait()
 	// The receiver ends with the stream, which ends when this function returns:
 	// waiting for it here would be waiting for ever.
 	return err
@@ -137,7 +146,9 @@ func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStr
 	}
 }
 
-func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage]) error {
+// receive takes what the host says until the stream ends. Heartbeats do not
+// wait for reports to be stored: a busy database makes no host look dead.
+func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], said *reported) error {
 	for {
 		m, err := stream.Receive()
 		if err != nil {
@@ -145,17 +156,60 @@ func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiS
 		}
 		switch body := m.Body.(type) {
 		case *feed.AgentMessage_Report:
-			err = s.hub.Report(ctx, host, body.Report.Applied)
+			said.add(body.Report.Applied)
 		case *feed.AgentMessage_Heartbeat:
 			s.beats.add(host)
 			if len(body.Heartbeat.Functions) > 0 {
-				err = s.register(ctx, host, body.Heartbeat.Functions, nil)
+				if err := s.register(ctx, host, body.Heartbeat.Functions, nil); err != nil {
+					return s.notStored(host, err)
+				}
 			}
 		}
-		if err != nil {
-			// Reports are repeated by an agent that attaches again: ending the stream loses none.
-			s.log.Error("a host's report cannot be stored", "host", host, "error", err)
-			return connect.NewError(connect.CodeUnavailable, errors.New("the report cannot be stored now"))
+	}
+}
+
+// reported is what a host has said of objects and is not yet stored.
+type reported struct {
+	mu      sync.Mutex
+	applied []*feed.Applied
+	some    chan struct{} // cap 1
+}
+
+func (r *reported) add(applied []*feed.Applied) {
+	r.mu.Lock()
+	r.applied = append(r.applied, applied...)
+	r.mu.Unlock()
+	select {
+	case r.some <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reported) take() []*feed.Applied {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.applied
+	r.applied = nil
+	return list
+}
+
+// storeReported stores what a host says of objects, in its order, until ctx ends.
+func (s *Server) storeReported(ctx context.Context, host string, said *reported) error {
+	for {
+		select {
+		case <-said.some:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := s.hub.Report(ctx, host, said.take()); err != nil {
+			return s.notStored(host, err)
 		}
 	}
+}
+
+// notStored ends a stream. Reports are repeated by an agent that attaches again:
+// that loses none.
+func (s *Server) notStored(host string, err error) error {
+	s.log.Error("a host's report cannot be stored", "host", host, "error", err)
+	return connect.NewError(connect.CodeUnavailable, errors.New("the report cannot be stored now"))
 }
