@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"isospin/internal/resource"
@@ -396,7 +397,7 @@ func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...an
 		if err != nil {
 			return nil, err
 		}
-		c, a := In("t."+name, f.Values)
+		c, a := In("t."+name, t.columns[t.byName[name]].comparable(f.Values))
 		add(c, a...)
 	}
 	for _, tag := range q.Tags {
@@ -442,6 +443,42 @@ func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...an
 		}
 	}
 	return rows, err
+}
+
+// comparable are the values that a column may have: databases differ in what
+// they make of a number's column and a word. Others match nothing.
+func (c *column) comparable(values []any) []any {
+	kind, bits := c.kind, 64
+	if kind.Kind() == reflect.Pointer {
+		kind = kind.Elem()
+	}
+	switch kind.Kind() {
+	case reflect.Int: // INTEGER
+		bits = 32
+	case reflect.Int64:
+	default:
+		return values
+	}
+	kept := make([]any, 0, len(values))
+	for _, v := range values {
+		switch v := v.(type) {
+		case nil:
+			kept = append(kept, nil)
+		case string:
+			if n, err := strconv.ParseInt(v, 10, bits); err == nil {
+				kept = append(kept, n)
+			}
+		case int:
+			if int64(v)>>(bits-1) == 0 || int64(v)>>(bits-1) == -1 {
+				kept = append(kept, v)
+			}
+		case int64:
+			if v>>(bits-1) == 0 || v>>(bits-1) == -1 {
+				kept = append(kept, v)
+			}
+		}
+	}
+	return kept
 }
 
 func withID(keys []resource.SortKey) []resource.SortKey {

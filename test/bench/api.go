@@ -120,7 +120,7 @@ type requests struct {
 	subnetIDs      []string
 	portIDs        []string
 	made           int
-	create1, get1  float64 // medians with few ports
+	create1        float64 // the median with few ports
 }
 
 // measure runs the work with one client and, if eight, also with eight. The

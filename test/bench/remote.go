@@ -22,21 +22,26 @@ func counter(ctx context.Context, s *subject) (func() (float64, error), error) {
 	case "pgx":
 		query = "SELECT 'calls', COALESCE(SUM(calls), 0)::float8 FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
 	}
-	db, err := sql.Open(s.driver, s.source)
+	open := func() (*sql.DB, error) { return sql.Open(s.driver, s.source) }
+	db, err := open()
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
+	defer db.Close()
 	if s.driver == "pgx" {
 		if _, err := db.ExecContext(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"); err != nil {
-			db.Close()
 			return func() (float64, error) { return 0, nil }, nil // it is not installed
 		}
 	}
 	return func() (float64, error) {
+		db, err := open()
+		if err != nil {
+			return 0, err
+		}
+		defer db.Close()
 		var name string
 		var n float64
-		err := db.QueryRowContext(ctx, query).Scan(&name, &n)
+		err = db.QueryRowContext(ctx, query).Scan(&name, &n)
 		return n, err
 	}, nil
 }

@@ -177,6 +177,9 @@ func (s *service) ensureDefaultOf(ctx context.Context, q *resource.Query) error 
 	}
 	for _, p := range projects {
 		project, _ := p.(string)
+		if len(project) > 255 { // no project has such an id
+			continue
+		}
 		var have string
 		err := s.core.Store.View(ctx, func(tx *store.Tx) (err error) {
 			have, err = s.defaultOf(tx, project)
