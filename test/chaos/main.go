@@ -19,6 +19,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -54,6 +55,17 @@ func main() {
 	only := flag.String("faults", "", "only faults whose names contain this")
 	flag.Parse()
 	o.Only = *only
+	// Servers run in directories of their own.
+	for _, path := range []*string{&o.Executable, &o.From} {
+		if *path != "" && *path != "self" {
+			absolute, err := filepath.Abs(*path)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			*path = absolute
+		}
+	}
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64N(1e9)
 	}
