@@ -54,7 +54,7 @@ type pool struct {
 
 type kept struct {
 	remote
-	made time.Time
+	made, released time.Time
 }
 
 func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote, repeat func()) *pool {
@@ -154,24 +154,27 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 		}
 		return kept{}, err
 	}
-	return kept{r, time.Now()}, nil
+	return kept{remote: r, made: time.Now()}, nil
 }
 
-// release gives a connection back; those that are broken, or more than are to be kept, end.
+// spare is how long a connection that is more than are to be kept stays for
+// the next one who needs it: making one costs more than many a transaction.
+const spare = 30 * time.Second
+
+// release gives a connection back; those that are broken, or more than are to be kept and not needed for long, end.
 func (p *pool) release(c kept, broken bool) {
+	c.released = time.Now()
 	p.mu.Lock()
-	keep := !broken && len(p.idle) < p.limits.Size
-	if keep {
-		p.idle = append(p.idle, c)
-	}
 	var rest []kept
 	if broken { // the others most likely are so, too
-		rest, p.idle = p.idle, nil
+		rest, p.idle = append(p.idle, c), nil
+	} else {
+		p.idle = append(p.idle, c)
+	}
+	for len(p.idle) > p.limits.Size && c.released.Sub(p.idle[0].released) > spare { // the last one is taken first
+		rest, p.idle = append(rest, p.idle[0]), p.idle[1:]
 	}
 	p.mu.Unlock()
-	if !keep {
-		c.close()
-	}
 	for _, r := range rest {
 		r.close()
 	}
