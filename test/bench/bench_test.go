@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"isospin/internal/kernel/netns/netnstest"
+	"isospin/internal/store/storetest"
 )
 
 func TestMain(m *testing.M) { netnstest.Main(m) }
@@ -22,7 +23,7 @@ func TestQuick(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "figures.json")
 	var out strings.Builder
-	if err := run(ctx, options{dir: dir, json: file, quick: true, out: &out, progress: t.Output()}); err != nil {
+	if err := run(ctx, options{dir: dir, json: file, quick: true, database: storetest.SQLite, out: &out, progress: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
 	var doc struct{ Figures []figure }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -314,18 +315,25 @@ vni_ranges = 1:100000
 	return nil
 }
 
+// Servers come back to their ports, so these are none that the kernel gives to
+// connections (net.ipv4.ip_local_port_range begins at 32768).
+const firstPort, lastPort = 20000, 32767
+
 // freePorts are two that nobody listens on.
 func freePorts() (a, b int, err error) {
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var ports []int
+	for range 100 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return 0, 0, err
+			continue
 		}
 		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if ports = append(ports, port); len(ports) == 2 {
+			return ports[0], ports[1], nil
+		}
 	}
-	return ports[0], ports[1], nil
+	return 0, 0, errors.New("no port is free")
 }
 
 // end ends everything that runs.
