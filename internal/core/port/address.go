@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"isospin/internal/core/ipam"
 	"isospin/internal/core/network"
@@ -193,12 +194,12 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 			used := map[netip.Addr]bool{}
 			query, args := "SELECT ip_address FROM ip_allocation WHERE subnet_id = ?", []any{n.ID}
 			if among != nil {
-				texts := make([]any, len(among))
-				for i, a := range among {
-					texts[i] = a.String()
+				// Not one list of addresses: before it has statistics PostgreSQL reads the subnet to find them.
+				query, args = query+" AND ip_address = ?", nil
+				for _, a := range among {
+					args = append(args, n.ID, a.String())
 				}
-				in, values := store.In("ip_address", texts)
-				query, args = query+" AND "+in, append(args, values...)
+				query += strings.Repeat(" UNION ALL "+query, len(among)-1)
 			}
 			err := tx.Query(func(scan func(...any) error) error {
 				var text string
