@@ -30,14 +30,12 @@ import (
 // Schema of the package's tables.
 var Schema = store.Schema{Module: "notify", Steps: [][]string{{
 	`CREATE TABLE notification_cursor (
-		consumer VARCHAR(64) PRIMARY KEY, last_sequence BIGINT NOT NULL, holder VARCHAR(255) NOT NULL, held_until BIGINT NOT NULL)`,
+		consumer VARCHAR(64) PRIMARY KEY, last_sequence BIGINT NOT NULL)`,
 	// What a consumer knows of an object as of its cursor.
 	`CREATE TABLE notification_state (
 		consumer VARCHAR(64) NOT NULL, object_id VARCHAR(64) NOT NULL, state TEXT NOT NULL, PRIMARY KEY (consumer, object_id))`,
 }, {
-	// Leases have a table of their own.
-	`ALTER TABLE notification_cursor DROP COLUMN holder`,
-	`ALTER TABLE notification_cursor DROP COLUMN held_until`,
+	// Nothing: databases of before the first release have this version.
 }}}
 
 // Consumer turns committed changes into messages of type M to one service.

@@ -845,7 +845,7 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 	if err != nil {
 		return err
 	}
-	all := append([]Schema{base}, schemas...)
+	all := All(schemas...)
 	for _, schema := range all {
 		if err := fits(schema, have[schema.Module]); err != nil {
 			return err

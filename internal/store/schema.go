@@ -10,6 +10,8 @@ import (
 
 // Schema is the tables of one module, as numbered steps that are never
 // changed once released: the first is run on a new database, the rest after it.
+// A step leaves alone what the release before uses, whose servers may still run
+// (test/upgrade checks both).
 type Schema struct {
 	// Module names the owner, e.g. "core/port".
 	Module string
@@ -36,6 +38,9 @@ var base = Schema{Module: "store", Steps: [][]string{{
 }, {
 	commitTurn,
 }}}
+
+// All are the schemas in the order in which Upgrade carries them out, with the store's own.
+func All(schemas ...Schema) []Schema { return append([]Schema{base}, schemas...) }
 
 // commitTurn numbers the writing transactions of PostgreSQL; other databases do without.
 const commitTurn = "CREATE SEQUENCE commit_turn"
@@ -69,7 +74,7 @@ func (s *Store) Versions(ctx context.Context, schemas ...Schema) ([]Version, err
 		if err != nil {
 			return err
 		}
-		for _, schema := range append([]Schema{base}, schemas...) {
+		for _, schema := range All(schemas...) {
 			list = append(list, Version{Module: schema.Module, Have: have[schema.Module], Want: len(schema.Steps)})
 			delete(have, schema.Module)
 		}
@@ -118,7 +123,7 @@ func upgradeAtOnce(tx *Tx, schemas []Schema) error {
 	if err != nil {
 		return err
 	}
-	all := append([]Schema{base}, schemas...)
+	all := All(schemas...)
 	for _, schema := range all {
 		if err := fits(schema, have[schema.Module]); err != nil {
 			return err
