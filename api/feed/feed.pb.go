@@ -1908,9 +1908,14 @@ type ForwardingEntry struct {
 	DeviceOwner string `protobuf:"bytes,6,opt,name=device_owner,json=deviceOwner,proto3" json:"device_owner,omitempty"`
 	ProjectId   string `protobuf:"bytes,7,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
 	// As of Port.
-	DnsName       string `protobuf:"bytes,8,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DnsName string `protobuf:"bytes,8,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	// As of Port: promiscuous, isolated, community, or empty on networks whose ports are not kept apart.
+	PvlanType      string `protobuf:"bytes,9,opt,name=pvlan_type,json=pvlanType,proto3" json:"pvlan_type,omitempty"`
+	PvlanCommunity string `protobuf:"bytes,10,opt,name=pvlan_community,json=pvlanCommunity,proto3" json:"pvlan_community,omitempty"`
+	// Where ports are kept apart, the other MAC addresses that the port may send from.
+	FurtherMacAddresses []string `protobuf:"bytes,11,rep,name=further_mac_addresses,json=furtherMacAddresses,proto3" json:"further_mac_addresses,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ForwardingEntry) Reset() {
@@ -1997,6 +2002,27 @@ func (x *ForwardingEntry) GetDnsName() string {
 		return x.DnsName
 	}
 	return ""
+}
+
+func (x *ForwardingEntry) GetPvlanType() string {
+	if x != nil {
+		return x.PvlanType
+	}
+	return ""
+}
+
+func (x *ForwardingEntry) GetPvlanCommunity() string {
+	if x != nil {
+		return x.PvlanCommunity
+	}
+	return ""
+}
+
+func (x *ForwardingEntry) GetFurtherMacAddresses() []string {
+	if x != nil {
+		return x.FurtherMacAddresses
+	}
+	return nil
 }
 
 type ForwardingDelta struct {
@@ -2400,8 +2426,12 @@ type Router struct {
 	Ha                     bool `protobuf:"varint,18,opt,name=ha,proto3" json:"ha,omitempty"`
 	// The next hops of default routes are asked by BFD whether they are there.
 	EnableDefaultRouteBfd bool `protobuf:"varint,19,opt,name=enable_default_route_bfd,json=enableDefaultRouteBfd,proto3" json:"enable_default_route_bfd,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The VNI under which the networks of its interfaces are advertised by EVPN; 0: none.
+	EvpnVni int32 `protobuf:"varint,20,opt,name=evpn_vni,json=evpnVni,proto3" json:"evpn_vni,omitempty"`
+	// Subnets whose ports are advertised one by one besides.
+	EvpnHostSubnetIds []string `protobuf:"bytes,21,rep,name=evpn_host_subnet_ids,json=evpnHostSubnetIds,proto3" json:"evpn_host_subnet_ids,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Router) Reset() {
@@ -2565,6 +2595,20 @@ func (x *Router) GetEnableDefaultRouteBfd() bool {
 		return x.EnableDefaultRouteBfd
 	}
 	return false
+}
+
+func (x *Router) GetEvpnVni() int32 {
+	if x != nil {
+		return x.EvpnVni
+	}
+	return 0
+}
+
+func (x *Router) GetEvpnHostSubnetIds() []string {
+	if x != nil {
+		return x.EvpnHostSubnetIds
+	}
+	return nil
 }
 
 // PortForwarding sends what arrives for a port of a floating IP, which then
@@ -3840,7 +3884,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"Forwarding\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12:\n" +
-	"\aentries\x18\x02 \x03(\v2 .isospin.feed.v1.ForwardingEntryR\aentries\"\x85\x02\n" +
+	"\aentries\x18\x02 \x03(\v2 .isospin.feed.v1.ForwardingEntryR\aentries\"\x81\x03\n" +
 	"\x0fForwardingEntry\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1f\n" +
 	"\vmac_address\x18\x02 \x01(\tR\n" +
@@ -3851,7 +3895,12 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\fdevice_owner\x18\x06 \x01(\tR\vdeviceOwner\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\a \x01(\tR\tprojectId\x12\x19\n" +
-	"\bdns_name\x18\b \x01(\tR\adnsName\"\xae\x01\n" +
+	"\bdns_name\x18\b \x01(\tR\adnsName\x12\x1d\n" +
+	"\n" +
+	"pvlan_type\x18\t \x01(\tR\tpvlanType\x12'\n" +
+	"\x0fpvlan_community\x18\n" +
+	" \x01(\tR\x0epvlanCommunity\x122\n" +
+	"\x15further_mac_addresses\x18\v \x03(\tR\x13furtherMacAddresses\"\xae\x01\n" +
 	"\x0fForwardingDelta\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x18\n" +
@@ -3881,7 +3930,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x12\n" +
 	"\x04adds\x18\x03 \x03(\tR\x04adds\x12\x18\n" +
-	"\adeletes\x18\x04 \x03(\tR\adeletes\"\xb8\a\n" +
+	"\adeletes\x18\x04 \x03(\tR\adeletes\"\x84\b\n" +
 	"\x06Router\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -3906,7 +3955,9 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\x19enable_default_route_ecmp\x18\x10 \x01(\bR\x16enableDefaultRouteEcmp\x12 \n" +
 	"\vdistributed\x18\x11 \x01(\bR\vdistributed\x12\x0e\n" +
 	"\x02ha\x18\x12 \x01(\bR\x02ha\x127\n" +
-	"\x18enable_default_route_bfd\x18\x13 \x01(\bR\x15enableDefaultRouteBfd\"\xf2\x02\n" +
+	"\x18enable_default_route_bfd\x18\x13 \x01(\bR\x15enableDefaultRouteBfd\x12\x19\n" +
+	"\bevpn_vni\x18\x14 \x01(\x05R\aevpnVni\x12/\n" +
+	"\x14evpn_host_subnet_ids\x18\x15 \x03(\tR\x11evpnHostSubnetIds\"\xf2\x02\n" +
 	"\x0ePortForwarding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13floating_ip_address\x18\x02 \x01(\tR\x11floatingIpAddress\x12\x1a\n" +
