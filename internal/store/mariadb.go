@@ -331,7 +331,61 @@ func (c *mariadbSession) statement(query string, args []any) (translated, []late
 	return t, checks
 }
 
+// longestText is well below what a server takes at once (max_allowed_packet, 16 MiB unless configured).
+const longestText = 512 << 10
+
+// length is about that of a statement with its arguments.
+func length(query string, args []any) int {
+	n := len(query)
+	for _, a := range args {
+		if s, ok := a.(string); ok {
+			n += len(s)
+		}
+		n += 3
+	}
+	return n
+}
+
+// send has as many round trips as texts are needed.
 func (c *mariadbSession) send(writes []write, questions []reading, end bool) error {
+	first, size := 0, 0
+	for i, w := range writes {
+		if n := length(w.query, w.args); size > 0 && size+n > longestText {
+			if err := c.sendText(writes[first:i], nil, false); err != nil {
+				return placed(err, first)
+			}
+			first, size = i, n
+		} else {
+			size += n
+		}
+	}
+	sent := first
+	writes, first = writes[first:], 0
+	for i, q := range questions {
+		if n := length(q.query, q.args); size > 0 && size+n > longestText {
+			if err := c.sendText(writes, questions[first:i], false); err != nil {
+				return placed(err, sent)
+			}
+			sent += len(writes)
+			writes, first, size = nil, i, n
+		} else {
+			size += n
+		}
+	}
+	return placed(c.sendText(writes, questions[first:], end), sent)
+}
+
+// placed moves the place of a refusal by the writes that were sent before.
+func placed(err error, sent int) error {
+	var r *refusal
+	if sent > 0 && errors.As(err, &r) && r.place >= 0 {
+		r.place += sent
+	}
+	return err
+}
+
+// sendText is send in one round trip, if foreign keys do not need another.
+func (c *mariadbSession) sendText(writes []write, questions []reading, end bool) error {
 	if c.gone != nil {
 		return c.gone
 	}

@@ -31,27 +31,37 @@ func NewIn(t testing.TB, dir string) string {
 	return connection
 }
 
-// Rows reads all tables but those in which the store keeps order and servers their leases: table → primary key → row as text.
-func Rows(t testing.TB, connection string) map[string]map[string]string {
+// Source is how database/sql opens a database of this package.
+func Source(t testing.TB, connection string) (driver, source string) {
 	t.Helper()
 	u, err := url.Parse(connection)
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := strings.TrimPrefix(u.Path, "/")
-	var driver, source, tables, keys string
 	switch scheme, _, _ := strings.Cut(u.Scheme, "+"); scheme {
 	case "sqlite":
-		driver, source = "sqlite", "file:"+name+"?mode=ro"
+		return "sqlite", "file:/" + strings.TrimPrefix(name, "/")
+	case "postgresql":
+		return "pgx", "user=isospin dbname=" + name + " host=" + u.Query().Get("host")
+	}
+	return "mysql", "root@unix(" + u.Query().Get("unix_socket") + ")/" + name
+}
+
+// Rows reads all tables but those in which the store keeps order and servers their leases: table → primary key → row as text.
+func Rows(t testing.TB, connection string) map[string]map[string]string {
+	t.Helper()
+	driver, source := Source(t, connection)
+	var tables, keys string
+	switch driver {
+	case "sqlite":
 		tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 		keys = "SELECT name FROM pragma_table_info('%s') WHERE pk > 0 ORDER BY pk"
-	case "postgresql":
-		driver, source = "pgx", "user=isospin dbname="+name+" host="+u.Query().Get("host")
+	case "pgx":
 		tables = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public'"
 		keys = `SELECT k.column_name::text FROM information_schema.table_constraints c JOIN information_schema.key_column_usage k
 			ON k.constraint_name = c.constraint_name AND k.table_name = c.table_name WHERE c.constraint_type = 'PRIMARY KEY' AND c.table_name = '%s' ORDER BY k.ordinal_position`
 	default:
-		driver, source = "mysql", "root@unix("+u.Query().Get("unix_socket")+")/"+name
 		tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
 		keys = "SELECT column_name FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = '%s' AND index_name = 'PRIMARY' ORDER BY seq_in_index"
 	}
