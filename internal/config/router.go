@@ -20,4 +20,8 @@ var (
 		"What enable_default_route_ecmp of a router is when the request does not say: the default routes of its gateways share the traffic.")
 	EnableDefaultRouteBFD = Bool("DEFAULT", "enable_default_route_bfd", false,
 		"What enable_default_route_bfd of a router is when the request does not say: the next hops of its default routes are asked by BFD whether they are there.")
+	IPv6PDEnabled = Bool("DEFAULT", "ipv6_pd_enabled", false,
+		"The default subnet pool of IPv6 is prefix_delegation: routers are delegated the prefixes from outside.")
+	VendorPEN = Int("DEFAULT", "vendor_pen", 0,
+		"Private enterprise number of the DHCP identifiers (DUID-EN) that routers ask for delegated prefixes with, one of each subnet, as Neutron's do with 8888. 0: the identifier is the router's (DUID-LL), made of the MAC address of its gateway.", Min(0), Max(4294967295))
 )

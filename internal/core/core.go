@@ -78,6 +78,7 @@ func New(o Options) *Core {
 	c.Subnets = subnet.New(subnet.Options{
 		Store: o.Store, Networks: c.Networks, Quota: c.Quotas, ShowExternal: !slices.Contains(disabled, "subnet-external-network"),
 		MaxNameservers: config.MaxDNSNameservers.Of(o.Config), MaxHostRoutes: config.MaxSubnetHostRoutes.Of(o.Config),
+		DelegateByDefault: config.IPv6PDEnabled.Of(o.Config),
 	})
 	c.Ports = port.New(port.Options{
 		Store: o.Store, Networks: c.Networks, Subnets: c.Subnets, Agents: c.Agents, Quota: c.Quotas, Mechanisms: o.Mechanisms,

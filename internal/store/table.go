@@ -42,6 +42,10 @@ type TableOptions[T any] struct {
 	Columns map[string]string
 	// Kind is the resource name under which tags are kept; empty: not taggable.
 	Kind string
+	// Texts of columns that say more than the field does, where a unique key
+	// must tell rows apart that look alike. What is read has the field's value:
+	// prefixes are read without host bits.
+	Texts map[string]func(row *T) (text string, more bool)
 }
 
 // NewTable inspects T. It panics on a field that cannot be a column.
@@ -196,7 +200,7 @@ func (c cell) Scan(src any) error {
 			if err != nil {
 				return fmt.Errorf("column %s: %w", c.c.name, err)
 			}
-			*p = a
+			*p = a.Masked()
 		}
 	default:
 		if c.f.Kind() == reflect.String {
@@ -252,13 +256,24 @@ func (t *Table[T]) args(row *T, withID bool) ([]any, error) {
 		if !withID && t.columns[i].name == "id" {
 			continue
 		}
-		a, err := t.columns[i].value(v)
+		a, err := t.value(row, v, i)
 		if err != nil {
 			return nil, err
 		}
 		args = append(args, a)
 	}
 	return args, nil
+}
+
+// value is what a column of the row holds.
+func (t *Table[T]) value(row *T, v reflect.Value, column int) (any, error) {
+	c := &t.columns[column]
+	if more := t.options.Texts[c.name]; more != nil {
+		if text, ok := more(row); ok {
+			return text, nil
+		}
+	}
+	return c.value(v)
 }
 
 // Delete removes the row with that id and tells whether there was one.
@@ -524,7 +539,7 @@ func (t *Table[T]) keyset(tx *Tx, keys []resource.SortKey, marker string, revers
 		if err != nil {
 			return "", nil, err
 		}
-		at, err := t.columns[t.byName[name]].value(v)
+		at, err := t.value(row[0], v, t.byName[name])
 		if err != nil {
 			return "", nil, err
 		}

@@ -306,7 +306,8 @@ func (p *Port) apply(a Applied, waits bool) {
 }
 
 // reported reads the ports that words are about, and which of them wait for
-// DHCP: a DHCP service of their host answers for one of their addresses.
+// DHCP: a DHCP service of their host answers for one of their addresses, which
+// it does not for one of a prefix that is still to be delegated.
 func (s *Service) reported(tx *store.Tx, words []Word) (ports map[string]*Port, waiting map[string]bool, err error) {
 	ports, waiting = map[string]*Port{}, map[string]bool{}
 	var ids []any
@@ -356,7 +357,7 @@ func (s *Service) reported(tx *store.Tx, words []Word) (ports map[string]*Port, 
 	}
 	guests = slices.DeleteFunc(guests, func(id string) bool { return !serving[ports[id].HostID] })
 	err = store.Child(tx, `SELECT DISTINCT a.port_id FROM ip_allocation a JOIN subnet s ON s.id = a.subnet_id
-		WHERE s.enable_dhcp AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = '`+OwnerDHCP+`') AND %s`, "a.port_id", guests,
+		WHERE s.enable_dhcp AND a.ip_address NOT LIKE '::%%' AND EXISTS (SELECT 1 FROM port d WHERE d.network_id = s.network_id AND d.device_owner = '`+OwnerDHCP+`') AND %s`, "a.port_id", guests,
 		func(scan func(...any) error) error {
 			var id string
 			err := scan(&id)

@@ -96,6 +96,7 @@ func New(o Options) *Service {
 		return s.ensureDHCP(ctx, tx, n.NetworkID)
 	})
 	o.Subnets.BeforeDelete = append(o.Subnets.BeforeDelete, s.releaseSubnet)
+	o.Subnets.AfterDelegation = append(o.Subnets.AfterDelegation, s.renumber)
 	o.Subnets.BeforeUpdate = append(o.Subnets.BeforeUpdate, s.checkGatewayChange)
 	return s
 }

@@ -51,8 +51,11 @@ func (s *Service) choosePool(ctx context.Context, tx *store.Tx, n *Subnet, body 
 	switch {
 	case id != "" && byDefault:
 		return nil, bad("subnetpool_id and use_default_subnetpool cannot both be specified")
-	case id == "prefix_delegation":
-		return nil, bad("IPv6 prefix delegation is not enabled")
+	case id == PrefixDelegation && n.CIDR.IsValid(): // a prefix that is asked for is not delegated
+		n.SubnetPoolID = nil
+		return nil, nil
+	case id == PrefixDelegation:
+		return &delegation, nil
 	case id != "" && s.Pools == nil:
 		return nil, fault.New(fault.NotFound, "SubnetPoolNotFound", "Subnet pool %s could not be found.", id)
 	case id != "":
@@ -61,6 +64,8 @@ func (s *Service) choosePool(ctx context.Context, tx *store.Tx, n *Subnet, body 
 		version := n.IPVersion
 		if n.CIDR.IsValid() {
 			version = map[bool]int{true: 4, false: 6}[n.CIDR.Addr().Is4()]
+		} else if version == 6 && s.options.DelegateByDefault {
+			return &delegation, nil
 		}
 		p, err := s.Pools.Default(ctx, tx, version)
 		if err == nil && p == nil {
@@ -75,6 +80,9 @@ func (s *Service) choosePool(ctx context.Context, tx *store.Tx, n *Subnet, body 
 func (s *Service) allocate(ctx context.Context, tx *store.Tx, n *Subnet, p *Pool, body *resource.Body) (err error) {
 	if pools, ok := body.Values["allocation_pools"].([]any); ok && pools != nil && !n.CIDR.IsValid() {
 		return bad("allocation_pools allowed only for specific subnet requests.")
+	}
+	if p == &delegation {
+		return s.provisional(n)
 	}
 	if n.IPVersion != p.IPVersion {
 		return bad("Cannot allocate IPv%d subnet from IPv%d subnet pool", n.IPVersion, p.IPVersion)

@@ -28,6 +28,8 @@ type Options struct {
 	// ShowExternal: subnets of external networks tell so, and are shown to all
 	// who may use these (subnet-external-network).
 	ShowExternal bool
+	// DelegateByDefault is [DEFAULT] ipv6_pd_enabled: the default IPv6 pool is prefix delegation.
+	DelegateByDefault bool
 }
 
 // Service is the subnets collection.
@@ -44,6 +46,8 @@ type Service struct {
 	BeforeUpdate []func(ctx context.Context, tx *store.Tx, old, want *Subnet) error
 	AfterUpdate  []func(ctx context.Context, tx *store.Tx, old, s *Subnet) error
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, s *Subnet) error
+	// AfterDelegation hooks follow a subnet to another prefix; old has the former one.
+	AfterDelegation []func(ctx context.Context, tx *store.Tx, old, now *Subnet) error
 }
 
 // New returns the subnets collection and hooks it into networks.
@@ -56,7 +60,9 @@ func New(o Options) *Service {
 	table := store.NewTable[Subnet]("subnet", store.TableOptions[Subnet]{
 		Kind:     "subnet",
 		Children: []func(*store.Tx, []*Subnet) error{collection.Tagged[Subnet]("subnet"), fillExternal},
+		Texts:    map[string]func(*Subnet) (string, bool){"cidr": row},
 		Conditions: map[string]func([]any) (string, []any){
+			"cidr":   cidrCondition,
 			"shared": rbac.SharedCondition("network", "t.network_id"),
 			"router:external": func(values []any) (string, []any) {
 				in, args := store.In("n.external", values)
@@ -145,7 +151,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, n *Subnet, body *res
 		return err
 	}
 	for _, e := range existing {
-		if e.CIDR.Overlaps(n.CIDR) {
+		if !e.Pending() && e.CIDR.Overlaps(n.CIDR) {
 			return overlap(n)
 		}
 	}
@@ -209,7 +215,7 @@ func (s *Service) checkForm(n, old *Subnet) error {
 		if n.CIDR.Bits() == 0 {
 			return fault.InvalidInput("0 is not allowed as CIDR prefix length")
 		}
-		if n.IPVersion == 6 && n.CIDR.Addr().IsUnspecified() {
+		if n.IPVersion == 6 && n.CIDR.Addr().IsUnspecified() && !n.Delegated() {
 			return fault.InvalidInput("IPv6 subnet '::' is not supported")
 		}
 	}

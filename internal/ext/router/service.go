@@ -232,7 +232,7 @@ func (s *service) checkSubnets(tx *store.Tx, r *Router, adding []*subnet.Subnet,
 	}
 	for _, h := range have {
 		for _, n := range adding {
-			if h.CIDR.Overlaps(n.CIDR) {
+			if h.CIDR.Overlaps(n.CIDR) && !n.Pending() {
 				return bad("router", "Cidr %s of subnet %s overlaps with cidr %s of subnet %s", n.CIDR, n.ID, h.CIDR, h.ID)
 			}
 		}
