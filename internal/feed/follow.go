@@ -123,38 +123,36 @@ func (h *Hub) reload(ctx context.Context) error {
 
 // replace makes the copy be what was read.
 func (h *Hub) replace(now map[string]map[string]any, sequence int64, last position) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	m := marker{h, map[*view]struct{}{}}
-	change := func(ch Change) {
-		for _, p := range h.projections {
-			p.Apply(h.copy, ch, m)
-		}
-	}
-	// What refers to others goes before them, and comes after them.
-	for _, name := range slices.Backward(h.copy.order) {
-		objects := h.copy.kinds[name].objects
-		for id, old := range objects {
-			if _, there := now[name][id]; !there {
-				delete(objects, id)
-				change(Change{Kind: name, ID: id, Old: old})
+	h.change(func(m Marker) {
+		change := func(ch Change) {
+			for _, p := range h.projections {
+				p.Apply(h.copy, ch, m)
 			}
 		}
-	}
-	for _, name := range h.copy.order {
-		objects := h.copy.kinds[name].objects
-		for id, o := range now[name] {
-			old := objects[id]
-			if old != nil && reflect.DeepEqual(old, o) {
-				continue
+		// What refers to others goes before them, and comes after them.
+		for _, name := range slices.Backward(h.copy.order) {
+			objects := h.copy.kinds[name].objects
+			for id, old := range objects {
+				if _, there := now[name][id]; !there {
+					delete(objects, id)
+					change(Change{Kind: name, ID: id, Old: old})
+				}
 			}
-			h.copy.share(o)
-			objects[id] = o
-			change(Change{Kind: name, ID: id, Old: old, New: o})
 		}
-	}
-	h.sequence, h.last = sequence, last
-	h.wake(m)
+		for _, name := range h.copy.order {
+			objects := h.copy.kinds[name].objects
+			for id, o := range now[name] {
+				old := objects[id]
+				if old != nil && reflect.DeepEqual(old, o) {
+					continue
+				}
+				h.copy.share(o)
+				objects[id] = o
+				change(Change{Kind: name, ID: id, Old: old, New: o})
+			}
+		}
+		h.sequence, h.last = sequence, last
+	})
 }
 
 // rounds lets many wait for one look at the database.

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,14 @@ type Versioned interface {
 	Version(c *Copy, host string, key Key) uint64
 }
 
+// Uniform is a Projection with sets that are the same on all hosts that hold
+// them: what changes in one is worked out and encoded once for all hosts.
+type Uniform interface {
+	// Uniform tells whether the sets of a kind are: then Delta says for every
+	// host that holds the set the same.
+	Uniform(kind feed.Kind) bool
+}
+
 // Marker notes what hosts must be told; marking twice is once.
 type Marker interface {
 	// Object: the host's object of that key may have changed, come or gone.
@@ -71,6 +80,9 @@ type Hub struct {
 	last        position
 	rounds      *rounds
 	hosts       map[string]*view
+	touched     []*view // since the lock was taken
+	shared      shared
+	uniform     map[feed.Kind]Projection // those with Uniform sets of a kind
 	admin       func(c *Copy, host string) map[string]bool
 	// agents are those of a host.
 	agents func(c *Copy, host string) []*agent.Agent
@@ -97,14 +109,22 @@ type Completion func(c *Copy, host string, o *feed.Object)
 func New(o Options) *Hub {
 	h := &Hub{
 		store: o.Store, log: o.Logger, copy: &Copy{kinds: map[string]*kind{}, texts: texts{}}, hosts: map[string]*view{}, reached: make(chan struct{}), rounds: newRounds(),
-		applied: map[feed.Kind]AppliedFunc{}, together: map[feed.Kind]portReports{}, complete: map[feed.Kind][]Completion{},
+		applied: map[feed.Kind]AppliedFunc{}, together: map[feed.Kind]portReports{}, complete: map[feed.Kind][]Completion{}, uniform: map[feed.Kind]Projection{},
 	}
 	h.reports = &turns[hostReport]{most: comparedAtOnce, size: func(r hostReport) int { return len(r.applied) }, do: h.storeReports}
 	return h
 }
 
 // Project adds a projection. All of them are added before Start.
-func (h *Hub) Project(p Projection) { h.projections = append(h.projections, p) }
+func (h *Hub) Project(p Projection) {
+	h.projections = append(h.projections, p)
+	u, ok := p.(Uniform)
+	for kind := range feed.Kind_name {
+		if kind := feed.Kind(kind); ok && u.Uniform(kind) {
+			h.uniform[kind] = p
+		}
+	}
+}
 
 // Complete adds a completion of a kind of object. All of them are added before Start.
 func (h *Hub) Complete(kind feed.Kind, f Completion) {
@@ -126,70 +146,105 @@ func (h *Hub) OnSkip(f func(sequence int64)) { h.skippers = append(h.skippers, f
 type view struct {
 	host  string
 	sent  map[Key]uint64
-	dirty map[Key]*dirt
+	dirty map[Key]dirt
 	admin bool
 	// syncing until the host has been told all that it lacked when it came.
 	syncing bool
+	touched bool // it is among the hub's
 	wake    chan struct{}
 }
 
+// dirt is what has changed of an object: all of it, or elements of a set. Of
+// few elements there is a list in the order of the marks, which is the same in
+// all views that were told of the same changes, and often the same memory.
 type dirt struct {
-	whole    bool
-	elements map[string]struct{}
+	whole bool
+	few   []string
+	many  map[string]struct{}
 }
 
-// maxElements of a set that are noted one by one for a host that does not take
-// them; beyond, it gets the whole set.
-const maxElements = 4096
+// Elements of a set that are noted one by one for a host that does not take
+// them: in a list, and in a map; beyond, it gets the whole set.
+const (
+	fewElements = 8
+	maxElements = 4096
+)
 
 // marker implements Marker for the hosts that are attached; others get
 // everything when they come.
 type marker struct {
-	h       *Hub
-	touched map[*view]struct{}
+	h *Hub
+	// last is a list of the element that was marked last: it is marked for many hosts.
+	last []string
 }
 
-func (m marker) Object(host string, key Key) {
+func (m *marker) Object(host string, key Key) {
 	if v := m.h.hosts[host]; v != nil {
-		m.touched[v] = struct{}{}
-		d := v.mark(key)
-		d.whole, d.elements = true, nil
+		m.touch(v)
+		v.dirty[key] = dirt{whole: true}
 	}
 }
 
-func (m marker) Element(host string, key Key, element string) {
-	if v := m.h.hosts[host]; v != nil {
-		m.touched[v] = struct{}{}
-		v.mark(key).element(element)
+func (m *marker) Element(host string, key Key, element string) {
+	v := m.h.hosts[host]
+	if v == nil {
+		return
 	}
-}
-
-func (d *dirt) element(element string) {
+	m.touch(v)
+	d := v.dirty[key]
 	switch {
 	case d.whole:
-	case len(d.elements) == maxElements:
-		d.whole, d.elements = true, nil
-	case d.elements == nil:
-		d.elements = map[string]struct{}{element: {}}
+		return
+	case d.few == nil && d.many == nil:
+		if m.last == nil || m.last[0] != element {
+			m.last = []string{element}
+		}
+		d.few = m.last
 	default:
-		d.elements[element] = struct{}{}
+		d.element(element)
+	}
+	v.dirty[key] = d
+}
+
+// element adds one to others.
+func (d *dirt) element(element string) {
+	switch {
+	case slices.Contains(d.few, element):
+	case len(d.many) == maxElements:
+		*d = dirt{whole: true}
+	case d.many != nil:
+		d.many[element] = struct{}{}
+	case len(d.few) == fewElements:
+		d.many = d.elements()
+		d.few, d.many[element] = nil, struct{}{}
+	default: // never in place: the list may be others' too
+		d.few = append(d.few[:len(d.few):len(d.few)], element)
 	}
 }
 
-func (m marker) Administration(host string) {
+func (d *dirt) elements() map[string]struct{} {
+	if d.many != nil {
+		return d.many
+	}
+	all := make(map[string]struct{}, len(d.few)+1)
+	for _, element := range d.few {
+		all[element] = struct{}{}
+	}
+	return all
+}
+
+func (m *marker) Administration(host string) {
 	if v := m.h.hosts[host]; v != nil {
-		m.touched[v] = struct{}{}
+		m.touch(v)
 		v.admin = true
 	}
 }
 
-func (v *view) mark(key Key) *dirt {
-	d := v.dirty[key]
-	if d == nil {
-		d = &dirt{}
-		v.dirty[key] = d
+func (m *marker) touch(v *view) {
+	if !v.touched {
+		v.touched = true
+		m.h.touched = append(m.h.touched, v)
 	}
-	return d
 }
 
 // Start reads everything that is kept, in one snapshot.
@@ -201,7 +256,7 @@ func (h *Hub) Start(ctx context.Context) error {
 		if h.sequence, h.last, err = newest(tx); err != nil {
 			return err
 		}
-		m := marker{h, map[*view]struct{}{}}
+		m := &marker{h: h}
 		for _, name := range h.copy.order {
 			k := h.copy.kinds[name]
 			err := k.load(tx, func(id string, o any) {
@@ -257,35 +312,43 @@ func (h *Hub) Run(ctx context.Context) {
 const batch = 512
 
 func (h *Hub) apply(events []store.Event) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	m := marker{h, map[*view]struct{}{}}
-	for _, e := range events {
-		ch, ok, err := h.copy.apply(e)
-		if err != nil {
-			// One object that cannot be read keeps no other from its hosts.
-			h.log.Error("feed: event is skipped", "error", err)
-		}
-		if ok {
-			for _, p := range h.projections {
-				p.Apply(h.copy, ch, m)
+	h.change(func(m Marker) {
+		for _, e := range events {
+			ch, ok, err := h.copy.apply(e)
+			if err != nil {
+				// One object that cannot be read keeps no other from its hosts.
+				h.log.Error("feed: event is skipped", "error", err)
 			}
+			if ok {
+				for _, p := range h.projections {
+					p.Apply(h.copy, ch, m)
+				}
+			}
+			h.sequence, h.last = e.Sequence, positionOf(e)
 		}
-		h.sequence, h.last = e.Sequence, positionOf(e)
-	}
-	h.wake(m)
+	})
 }
 
-// wake tells those who wait for changes.
-func (h *Hub) wake(m marker) {
-	for v := range m.touched {
+// change does something to the copy under the lock, and tells those who wait
+// for changes: streams after it, so that they do not wake to wait for the lock.
+func (h *Hub) change(do func(m Marker)) {
+	h.mu.Lock()
+	do(&marker{h: h})
+	h.shared.forget()
+	touched := h.touched
+	h.touched = nil
+	for _, v := range touched {
+		v.touched = false
+	}
+	close(h.reached)
+	h.reached = make(chan struct{})
+	h.mu.Unlock()
+	for _, v := range touched {
 		select {
 		case v.wake <- struct{}{}:
 		default:
 		}
 	}
-	close(h.reached)
-	h.reached = make(chan struct{})
 }
 
 // Sequence is the sequence number of the last event that the hub has applied.
@@ -327,7 +390,7 @@ func (h *Hub) Attached() []string {
 // what differs is due. A former stream of the same host is superseded.
 func (h *Hub) attach(host string, have []*feed.Held) *view {
 	v := &view{
-		host: host, sent: make(map[Key]uint64, len(have)), dirty: map[Key]*dirt{}, wake: make(chan struct{}, 1),
+		host: host, sent: make(map[Key]uint64, len(have)), dirty: map[Key]dirt{}, wake: make(chan struct{}, 1),
 		admin: true, syncing: true,
 	}
 	for _, o := range have {
@@ -355,12 +418,12 @@ func (h *Hub) attach(host string, have []*feed.Held) *view {
 				same[key] = struct{}{}
 				return
 			}
-			v.mark(key).whole = true
+			v.dirty[key] = dirt{whole: true}
 		})
 	}
 	for key := range v.sent {
 		if _, ok := same[key]; !ok {
-			v.mark(key).whole = true // another version, or not needed any more
+			v.dirty[key] = dirt{whole: true} // another version, or not needed any more
 		}
 	}
 	return v
@@ -413,11 +476,14 @@ func (h *Hub) render(host string, key Key) *feed.Object {
 // next takes what a view's host must be told now; nil: nothing. Until the host
 // is synced it gets messages of about limit bytes, 0 for one message, and then
 // each time all that is due: what belongs together comes together.
-func (h *Hub) next(v *view, limit int) (*feed.ServerMessage, error) {
+func (h *Hub) next(v *view, limit int) (*told, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if h.hosts[v.host] != v {
 		return nil, ErrSuperseded
+	}
+	if t := h.sharedDelta(v); t != nil {
+		return t, nil
 	}
 	m := &feed.ServerMessage{Sequence: h.sequence}
 	size := 0
@@ -443,7 +509,7 @@ func (h *Hub) next(v *view, limit int) (*feed.ServerMessage, error) {
 			continue
 		}
 		for _, p := range h.projections {
-			if version := p.Delta(h.copy, v.host, key, d.elements, m); version != 0 {
+			if version := p.Delta(h.copy, v.host, key, d.elements(), m); version != 0 {
 				v.sent[key] = version
 				break
 			}
@@ -459,7 +525,7 @@ func (h *Hub) next(v *view, limit int) (*feed.ServerMessage, error) {
 	if !m.Synced && len(m.Upserts)+len(m.Deletes)+len(m.ForwardingDeltas)+len(m.AddressSetDeltas)+len(m.AdminStateUp) == 0 {
 		return nil, nil
 	}
-	return m, nil
+	return &told{ServerMessage: m}, nil
 }
 
 // Hash is a version: equal content has an equal one, on every server and after every restart. Never 0.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -53,7 +54,7 @@ func NewServer(o ServerOptions) *Server {
 
 // Handler returns the path and handler of the service.
 func (s *Server) Handler() (string, http.Handler) {
-	path, handler := feedconnect.NewFeedHandler(s)
+	path, handler := feedconnect.NewFeedHandler(s, connect.WithCodec(codec{}))
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controllerKey{}, http.NewResponseController(w))))
 	})
@@ -113,19 +114,12 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 }
 
 func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], held int) error {
-	// A deadline for each message would cost as much as the message.
-	stuck := time.AfterFunc(time.Hour, func() {
-		s.log.Warn("a host does not take what it is told: its stream is cut", "host", view.view.host, "patience", s.patience)
-		if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
-			// An error says that the stream has ended, as it should.
-			_ = c.SetWriteDeadline(time.Now())
-		}
-	})
-	stuck.Stop()
-	defer stuck.Stop()
+	taken := s.watch(ctx, view.view.host)
+	defer taken.end()
+	conn := stream.Conn()
 	upserts, deletes := 0, 0
 	for {
-		m, err := view.Next(ctx)
+		m, err := view.next(ctx)
 		switch {
 		case errors.Is(err, io.EOF) || errors.Is(err, context.Canceled):
 			return nil
@@ -134,15 +128,68 @@ func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStr
 		case err != nil:
 			return err
 		}
-		stuck.Reset(s.patience)
-		if err := stream.Send(m); err != nil {
+		taken.begin()
+		if err := conn.Send(m); err != nil {
 			return err
 		}
-		stuck.Stop()
+		taken.done()
 		upserts, deletes = upserts+len(m.Upserts), deletes+len(m.Deletes)
 		if m.Synced {
 			s.log.Info("host attached", "host", view.view.host, "held", held, "sent", upserts, "deleted", deletes, "sequence", m.Sequence)
 		}
+	}
+}
+
+// watched is a stream that is cut when a message is not taken in time. A
+// deadline, or a timer, for each message would cost as much as the message: the
+// timer looks only now and then whether something is under way for too long.
+type watched struct {
+	patience time.Duration
+	epoch    time.Time
+	since    atomic.Int64 // ns after epoch, when the message began that is under way; 0: none is
+	armed    atomic.Bool
+	timer    *time.Timer
+	cut      func()
+}
+
+func (s *Server) watch(ctx context.Context, host string) *watched {
+	w := &watched{patience: s.patience, epoch: time.Now(), cut: func() {
+		s.log.Warn("a host does not take what it is told: its stream is cut", "host", host, "patience", s.patience)
+		if c, ok := ctx.Value(controllerKey{}).(*http.ResponseController); ok {
+			// An error says that the stream has ended, as it should.
+			_ = c.SetWriteDeadline(time.Now())
+		}
+	}}
+	w.armed.Store(true)
+	w.timer = time.AfterFunc(w.patience, w.look)
+	return w
+}
+
+func (w *watched) begin() {
+	w.since.Store(max(int64(time.Since(w.epoch)), 1))
+	if w.armed.CompareAndSwap(false, true) {
+		w.timer.Reset(w.patience)
+	}
+}
+
+func (w *watched) done() { w.since.Store(0) }
+
+func (w *watched) end() {
+	w.done()
+	w.timer.Stop()
+}
+
+func (w *watched) look() {
+	// A message that begins from here on arms the timer itself.
+	w.armed.Store(false)
+	since := w.since.Load()
+	if since == 0 {
+		return
+	}
+	if left := w.patience - (time.Since(w.epoch) - time.Duration(since)); left <= 0 {
+		w.cut()
+	} else if w.armed.CompareAndSwap(false, true) {
+		w.timer.Reset(left)
 	}
 }
 

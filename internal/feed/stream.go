@@ -25,20 +25,20 @@ type Stream struct {
 // up to date. Close it.
 func (h *Hub) Open(host string, have []*feed.Held) (*Stream, *feed.ServerMessage) {
 	s := h.open(host, have)
-	m, err := h.next(s.view, 0)
-	if err != nil { // another stream came for the host in this very moment
+	m := s.Due()
+	if m == nil { // another stream came for the host in this very moment
 		m = &feed.ServerMessage{}
 	}
 	return s, m
 }
 
-// open begins a host's stream; Next brings it up to date, in several messages if there is much.
+// open begins a host's stream; next brings it up to date, in several messages if there is much.
 func (h *Hub) open(host string, have []*feed.Held) *Stream {
 	return &Stream{h, h.attach(host, have)}
 }
 
-// Next waits for what the host must be told next; ErrSuperseded, or ctx's error.
-func (s *Stream) Next(ctx context.Context) (*feed.ServerMessage, error) {
+// next waits for what the host must be told next; ErrSuperseded, or ctx's error.
+func (s *Stream) next(ctx context.Context) (*told, error) {
 	for {
 		if s.view.syncing { // only this goroutine ends it
 			if ctx.Err() != nil {
@@ -57,13 +57,14 @@ func (s *Stream) Next(ctx context.Context) (*feed.ServerMessage, error) {
 	}
 }
 
-// Due is what the host must be told now; nil: nothing. It does not wait.
+// Due is what the host must be told now; nil: nothing. It does not wait. Others
+// may have the same message: it is not to be changed.
 func (s *Stream) Due() *feed.ServerMessage {
 	m, err := s.hub.next(s.view, 0)
-	if err != nil { // nothing any more
+	if m == nil || err != nil { // nothing, or nothing any more
 		return nil
 	}
-	return m
+	return m.ServerMessage
 }
 
 // Close ends the stream.

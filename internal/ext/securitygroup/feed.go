@@ -282,6 +282,9 @@ func (p *projection) version(g string) uint64 {
 	return 1
 }
 
+// Uniform implements feed.Uniform: a group's addresses are the same everywhere.
+func (*projection) Uniform(kind message.Kind) bool { return kind == message.Kind_KIND_ADDRESS_SET }
+
 func (p *projection) Delta(_ *feed.Copy, host string, key feed.Key, elements map[string]struct{}, m *message.ServerMessage) uint64 {
 	if key.Kind != message.Kind_KIND_ADDRESS_SET || !p.needsSet(host, key.ID) {
 		return 0
