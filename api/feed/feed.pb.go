@@ -570,9 +570,12 @@ type Applied struct {
 	// The revision of the object that was acted upon; an older one never overwrites newer status.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Agent type that acted, e.g. "Open vSwitch agent".
-	AgentType     string `protobuf:"bytes,4,opt,name=agent_type,json=agentType,proto3" json:"agent_type,omitempty"`
-	State         State  `protobuf:"varint,5,opt,name=state,proto3,enum=isospin.feed.v1.State" json:"state,omitempty"`
-	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	AgentType string `protobuf:"bytes,4,opt,name=agent_type,json=agentType,proto3" json:"agent_type,omitempty"`
+	State     State  `protobuf:"varint,5,opt,name=state,proto3,enum=isospin.feed.v1.State" json:"state,omitempty"`
+	Error     string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Of a router of this revision, for the subnets whose prefix it asks for: what it was delegated, or that it is
+	// not delegated any longer. Nothing of a subnet: nothing is known yet.
+	Delegations   []*PrefixDelegation `protobuf:"bytes,7,rep,name=delegations,proto3" json:"delegations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +650,13 @@ func (x *Applied) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Applied) GetDelegations() []*PrefixDelegation {
+	if x != nil {
+		return x.Delegations
+	}
+	return nil
 }
 
 type ServerMessage struct {
@@ -3006,9 +3016,12 @@ type RouterInterface struct {
 	NetworkId  string                 `protobuf:"bytes,2,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
 	MacAddress string                 `protobuf:"bytes,3,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
 	// With prefix length: "10.0.0.1/24".
-	Addresses     []string  `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Mtu           int32     `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Subnets       []*Subnet `protobuf:"bytes,6,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	Addresses []string  `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Mtu       int32     `protobuf:"varint,5,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Subnets   []*Subnet `protobuf:"bytes,6,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	// Subnets of the port whose prefix the router asks for over its first gateway (RFC 8415). Those without a prefix
+	// are not among subnets and addresses.
+	Delegations   []*PrefixDelegation `protobuf:"bytes,7,rep,name=delegations,proto3" json:"delegations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3085,6 +3098,67 @@ func (x *RouterInterface) GetSubnets() []*Subnet {
 	return nil
 }
 
+func (x *RouterInterface) GetDelegations() []*PrefixDelegation {
+	if x != nil {
+		return x.Delegations
+	}
+	return nil
+}
+
+// PrefixDelegation is the /64 that a subnet is delegated.
+type PrefixDelegation struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	SubnetId string                 `protobuf:"bytes,1,opt,name=subnet_id,json=subnetId,proto3" json:"subnet_id,omitempty"`
+	// Empty: none.
+	Prefix        string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefixDelegation) Reset() {
+	*x = PrefixDelegation{}
+	mi := &file_api_feed_feed_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefixDelegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefixDelegation) ProtoMessage() {}
+
+func (x *PrefixDelegation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_feed_feed_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefixDelegation.ProtoReflect.Descriptor instead.
+func (*PrefixDelegation) Descriptor() ([]byte, []int) {
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PrefixDelegation) GetSubnetId() string {
+	if x != nil {
+		return x.SubnetId
+	}
+	return ""
+}
+
+func (x *PrefixDelegation) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
 type RouterGateway struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	PortId     string                 `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
@@ -3104,7 +3178,7 @@ type RouterGateway struct {
 
 func (x *RouterGateway) Reset() {
 	*x = RouterGateway{}
-	mi := &file_api_feed_feed_proto_msgTypes[33]
+	mi := &file_api_feed_feed_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3116,7 +3190,7 @@ func (x *RouterGateway) String() string {
 func (*RouterGateway) ProtoMessage() {}
 
 func (x *RouterGateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[33]
+	mi := &file_api_feed_feed_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3129,7 +3203,7 @@ func (x *RouterGateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouterGateway.ProtoReflect.Descriptor instead.
 func (*RouterGateway) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{33}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RouterGateway) GetPortId() string {
@@ -3210,7 +3284,7 @@ type FloatingIP struct {
 
 func (x *FloatingIP) Reset() {
 	*x = FloatingIP{}
-	mi := &file_api_feed_feed_proto_msgTypes[34]
+	mi := &file_api_feed_feed_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3296,7 @@ func (x *FloatingIP) String() string {
 func (*FloatingIP) ProtoMessage() {}
 
 func (x *FloatingIP) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[34]
+	mi := &file_api_feed_feed_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3309,7 @@ func (x *FloatingIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FloatingIP.ProtoReflect.Descriptor instead.
 func (*FloatingIP) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{34}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FloatingIP) GetId() string {
@@ -3294,7 +3368,7 @@ type Trunk struct {
 
 func (x *Trunk) Reset() {
 	*x = Trunk{}
-	mi := &file_api_feed_feed_proto_msgTypes[35]
+	mi := &file_api_feed_feed_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3380,7 @@ func (x *Trunk) String() string {
 func (*Trunk) ProtoMessage() {}
 
 func (x *Trunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[35]
+	mi := &file_api_feed_feed_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3393,7 @@ func (x *Trunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trunk.ProtoReflect.Descriptor instead.
 func (*Trunk) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{35}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Trunk) GetId() string {
@@ -3370,7 +3444,7 @@ type SubPort struct {
 
 func (x *SubPort) Reset() {
 	*x = SubPort{}
-	mi := &file_api_feed_feed_proto_msgTypes[36]
+	mi := &file_api_feed_feed_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3456,7 @@ func (x *SubPort) String() string {
 func (*SubPort) ProtoMessage() {}
 
 func (x *SubPort) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[36]
+	mi := &file_api_feed_feed_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3469,7 @@ func (x *SubPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubPort.ProtoReflect.Descriptor instead.
 func (*SubPort) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{36}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SubPort) GetPortId() string {
@@ -3440,7 +3514,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_api_feed_feed_proto_msgTypes[37]
+	mi := &file_api_feed_feed_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3526,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[37]
+	mi := &file_api_feed_feed_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3539,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{37}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Log) GetId() string {
@@ -3539,7 +3613,7 @@ type QoSPolicy struct {
 
 func (x *QoSPolicy) Reset() {
 	*x = QoSPolicy{}
-	mi := &file_api_feed_feed_proto_msgTypes[38]
+	mi := &file_api_feed_feed_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3551,7 +3625,7 @@ func (x *QoSPolicy) String() string {
 func (*QoSPolicy) ProtoMessage() {}
 
 func (x *QoSPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[38]
+	mi := &file_api_feed_feed_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3564,7 +3638,7 @@ func (x *QoSPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QoSPolicy.ProtoReflect.Descriptor instead.
 func (*QoSPolicy) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{38}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *QoSPolicy) GetId() string {
@@ -3609,7 +3683,7 @@ type BandwidthLimit struct {
 
 func (x *BandwidthLimit) Reset() {
 	*x = BandwidthLimit{}
-	mi := &file_api_feed_feed_proto_msgTypes[39]
+	mi := &file_api_feed_feed_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +3695,7 @@ func (x *BandwidthLimit) String() string {
 func (*BandwidthLimit) ProtoMessage() {}
 
 func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[39]
+	mi := &file_api_feed_feed_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +3708,7 @@ func (x *BandwidthLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BandwidthLimit.ProtoReflect.Descriptor instead.
 func (*BandwidthLimit) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{39}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BandwidthLimit) GetDirection() string {
@@ -3671,7 +3745,7 @@ type PacketRateLimit struct {
 
 func (x *PacketRateLimit) Reset() {
 	*x = PacketRateLimit{}
-	mi := &file_api_feed_feed_proto_msgTypes[40]
+	mi := &file_api_feed_feed_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3683,7 +3757,7 @@ func (x *PacketRateLimit) String() string {
 func (*PacketRateLimit) ProtoMessage() {}
 
 func (x *PacketRateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_feed_feed_proto_msgTypes[40]
+	mi := &file_api_feed_feed_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3696,7 +3770,7 @@ func (x *PacketRateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PacketRateLimit.ProtoReflect.Descriptor instead.
 func (*PacketRateLimit) Descriptor() ([]byte, []int) {
-	return file_api_feed_feed_proto_rawDescGZIP(), []int{40}
+	return file_api_feed_feed_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PacketRateLimit) GetDirection() string {
@@ -3750,7 +3824,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\tHeartbeat\x127\n" +
 	"\tfunctions\x18\x01 \x03(\v2\x19.isospin.feed.v1.FunctionR\tfunctions\"<\n" +
 	"\x06Report\x122\n" +
-	"\aapplied\x18\x01 \x03(\v2\x18.isospin.feed.v1.AppliedR\aapplied\"\xc3\x01\n" +
+	"\aapplied\x18\x01 \x03(\v2\x18.isospin.feed.v1.AppliedR\aapplied\"\x88\x02\n" +
 	"\aApplied\x12)\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x15.isospin.feed.v1.KindR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
@@ -3758,7 +3832,8 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\n" +
 	"agent_type\x18\x04 \x01(\tR\tagentType\x12,\n" +
 	"\x05state\x18\x05 \x01(\x0e2\x16.isospin.feed.v1.StateR\x05state\x12\x14\n" +
-	"\x05error\x18\x06 \x01(\tR\x05error\"\xe4\x03\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12C\n" +
+	"\vdelegations\x18\a \x03(\v2!.isospin.feed.v1.PrefixDelegationR\vdelegations\"\xe4\x03\n" +
 	"\rServerMessage\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x121\n" +
 	"\aupserts\x18\x02 \x03(\v2\x17.isospin.feed.v1.ObjectR\aupserts\x124\n" +
@@ -3989,7 +4064,7 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"\bexcluded\x18\x03 \x01(\bR\bexcluded\x12(\n" +
 	"\x10remote_ip_prefix\x18\x04 \x01(\tR\x0eremoteIpPrefix\x12(\n" +
 	"\x10source_ip_prefix\x18\x05 \x01(\tR\x0esourceIpPrefix\x122\n" +
-	"\x15destination_ip_prefix\x18\x06 \x01(\tR\x13destinationIpPrefix\"\xcd\x01\n" +
+	"\x15destination_ip_prefix\x18\x06 \x01(\tR\x13destinationIpPrefix\"\x92\x02\n" +
 	"\x0fRouterInterface\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1d\n" +
 	"\n" +
@@ -3998,7 +4073,11 @@ const file_api_feed_feed_proto_rawDesc = "" +
 	"macAddress\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x10\n" +
 	"\x03mtu\x18\x05 \x01(\x05R\x03mtu\x121\n" +
-	"\asubnets\x18\x06 \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\"\xb1\x02\n" +
+	"\asubnets\x18\x06 \x03(\v2\x17.isospin.feed.v1.SubnetR\asubnets\x12C\n" +
+	"\vdelegations\x18\a \x03(\v2!.isospin.feed.v1.PrefixDelegationR\vdelegations\"G\n" +
+	"\x10PrefixDelegation\x12\x1b\n" +
+	"\tsubnet_id\x18\x01 \x01(\tR\bsubnetId\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"\xb1\x02\n" +
 	"\rRouterGateway\x12\x17\n" +
 	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x1d\n" +
 	"\n" +
@@ -4091,7 +4170,7 @@ func file_api_feed_feed_proto_rawDescGZIP() []byte {
 }
 
 var file_api_feed_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_api_feed_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_api_feed_feed_proto_goTypes = []any{
 	(Kind)(0),                 // 0: isospin.feed.v1.Kind
 	(State)(0),                // 1: isospin.feed.v1.State
@@ -4128,15 +4207,16 @@ var file_api_feed_feed_proto_goTypes = []any{
 	(*MeteringLabel)(nil),     // 32: isospin.feed.v1.MeteringLabel
 	(*MeteringRule)(nil),      // 33: isospin.feed.v1.MeteringRule
 	(*RouterInterface)(nil),   // 34: isospin.feed.v1.RouterInterface
-	(*RouterGateway)(nil),     // 35: isospin.feed.v1.RouterGateway
-	(*FloatingIP)(nil),        // 36: isospin.feed.v1.FloatingIP
-	(*Trunk)(nil),             // 37: isospin.feed.v1.Trunk
-	(*SubPort)(nil),           // 38: isospin.feed.v1.SubPort
-	(*Log)(nil),               // 39: isospin.feed.v1.Log
-	(*QoSPolicy)(nil),         // 40: isospin.feed.v1.QoSPolicy
-	(*BandwidthLimit)(nil),    // 41: isospin.feed.v1.BandwidthLimit
-	(*PacketRateLimit)(nil),   // 42: isospin.feed.v1.PacketRateLimit
-	nil,                       // 43: isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	(*PrefixDelegation)(nil),  // 35: isospin.feed.v1.PrefixDelegation
+	(*RouterGateway)(nil),     // 36: isospin.feed.v1.RouterGateway
+	(*FloatingIP)(nil),        // 37: isospin.feed.v1.FloatingIP
+	(*Trunk)(nil),             // 38: isospin.feed.v1.Trunk
+	(*SubPort)(nil),           // 39: isospin.feed.v1.SubPort
+	(*Log)(nil),               // 40: isospin.feed.v1.Log
+	(*QoSPolicy)(nil),         // 41: isospin.feed.v1.QoSPolicy
+	(*BandwidthLimit)(nil),    // 42: isospin.feed.v1.BandwidthLimit
+	(*PacketRateLimit)(nil),   // 43: isospin.feed.v1.PacketRateLimit
+	nil,                       // 44: isospin.feed.v1.ServerMessage.AdminStateUpEntry
 }
 var file_api_feed_feed_proto_depIdxs = []int32{
 	3,  // 0: isospin.feed.v1.AgentMessage.hello:type_name -> isospin.feed.v1.Hello
@@ -4149,54 +4229,56 @@ var file_api_feed_feed_proto_depIdxs = []int32{
 	8,  // 7: isospin.feed.v1.Report.applied:type_name -> isospin.feed.v1.Applied
 	0,  // 8: isospin.feed.v1.Applied.kind:type_name -> isospin.feed.v1.Kind
 	1,  // 9: isospin.feed.v1.Applied.state:type_name -> isospin.feed.v1.State
-	11, // 10: isospin.feed.v1.ServerMessage.upserts:type_name -> isospin.feed.v1.Object
-	10, // 11: isospin.feed.v1.ServerMessage.deletes:type_name -> isospin.feed.v1.ObjectKey
-	23, // 12: isospin.feed.v1.ServerMessage.forwarding_deltas:type_name -> isospin.feed.v1.ForwardingDelta
-	27, // 13: isospin.feed.v1.ServerMessage.address_set_deltas:type_name -> isospin.feed.v1.AddressSetDelta
-	43, // 14: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
-	0,  // 15: isospin.feed.v1.ObjectKey.kind:type_name -> isospin.feed.v1.Kind
-	12, // 16: isospin.feed.v1.Object.port:type_name -> isospin.feed.v1.Port
-	17, // 17: isospin.feed.v1.Object.network:type_name -> isospin.feed.v1.Network
-	21, // 18: isospin.feed.v1.Object.forwarding:type_name -> isospin.feed.v1.Forwarding
-	24, // 19: isospin.feed.v1.Object.security_group:type_name -> isospin.feed.v1.SecurityGroup
-	26, // 20: isospin.feed.v1.Object.address_set:type_name -> isospin.feed.v1.AddressSet
-	28, // 21: isospin.feed.v1.Object.router:type_name -> isospin.feed.v1.Router
-	40, // 22: isospin.feed.v1.Object.qos_policy:type_name -> isospin.feed.v1.QoSPolicy
-	37, // 23: isospin.feed.v1.Object.trunk:type_name -> isospin.feed.v1.Trunk
-	39, // 24: isospin.feed.v1.Object.log:type_name -> isospin.feed.v1.Log
-	14, // 25: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
-	15, // 26: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
-	16, // 27: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
-	13, // 28: isospin.feed.v1.Port.local_ips:type_name -> isospin.feed.v1.LocalIP
-	18, // 29: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
-	19, // 30: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
-	12, // 31: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
-	20, // 32: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
-	22, // 33: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
-	22, // 34: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
-	25, // 35: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
-	34, // 36: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
-	35, // 37: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
-	20, // 38: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
-	36, // 39: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
-	29, // 40: isospin.feed.v1.Router.port_forwardings:type_name -> isospin.feed.v1.PortForwarding
-	30, // 41: isospin.feed.v1.Router.conntrack_helpers:type_name -> isospin.feed.v1.ConntrackHelper
-	31, // 42: isospin.feed.v1.Router.ndp_proxies:type_name -> isospin.feed.v1.NDPProxy
-	32, // 43: isospin.feed.v1.Router.metering_labels:type_name -> isospin.feed.v1.MeteringLabel
-	35, // 44: isospin.feed.v1.Router.further_gateways:type_name -> isospin.feed.v1.RouterGateway
-	33, // 45: isospin.feed.v1.MeteringLabel.rules:type_name -> isospin.feed.v1.MeteringRule
-	19, // 46: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
-	19, // 47: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
-	38, // 48: isospin.feed.v1.Trunk.sub_ports:type_name -> isospin.feed.v1.SubPort
-	41, // 49: isospin.feed.v1.QoSPolicy.bandwidth_limits:type_name -> isospin.feed.v1.BandwidthLimit
-	42, // 50: isospin.feed.v1.QoSPolicy.packet_rate_limits:type_name -> isospin.feed.v1.PacketRateLimit
-	2,  // 51: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
-	9,  // 52: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
-	52, // [52:53] is the sub-list for method output_type
-	51, // [51:52] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	35, // 10: isospin.feed.v1.Applied.delegations:type_name -> isospin.feed.v1.PrefixDelegation
+	11, // 11: isospin.feed.v1.ServerMessage.upserts:type_name -> isospin.feed.v1.Object
+	10, // 12: isospin.feed.v1.ServerMessage.deletes:type_name -> isospin.feed.v1.ObjectKey
+	23, // 13: isospin.feed.v1.ServerMessage.forwarding_deltas:type_name -> isospin.feed.v1.ForwardingDelta
+	27, // 14: isospin.feed.v1.ServerMessage.address_set_deltas:type_name -> isospin.feed.v1.AddressSetDelta
+	44, // 15: isospin.feed.v1.ServerMessage.admin_state_up:type_name -> isospin.feed.v1.ServerMessage.AdminStateUpEntry
+	0,  // 16: isospin.feed.v1.ObjectKey.kind:type_name -> isospin.feed.v1.Kind
+	12, // 17: isospin.feed.v1.Object.port:type_name -> isospin.feed.v1.Port
+	17, // 18: isospin.feed.v1.Object.network:type_name -> isospin.feed.v1.Network
+	21, // 19: isospin.feed.v1.Object.forwarding:type_name -> isospin.feed.v1.Forwarding
+	24, // 20: isospin.feed.v1.Object.security_group:type_name -> isospin.feed.v1.SecurityGroup
+	26, // 21: isospin.feed.v1.Object.address_set:type_name -> isospin.feed.v1.AddressSet
+	28, // 22: isospin.feed.v1.Object.router:type_name -> isospin.feed.v1.Router
+	41, // 23: isospin.feed.v1.Object.qos_policy:type_name -> isospin.feed.v1.QoSPolicy
+	38, // 24: isospin.feed.v1.Object.trunk:type_name -> isospin.feed.v1.Trunk
+	40, // 25: isospin.feed.v1.Object.log:type_name -> isospin.feed.v1.Log
+	14, // 26: isospin.feed.v1.Port.fixed_ips:type_name -> isospin.feed.v1.FixedIP
+	15, // 27: isospin.feed.v1.Port.allowed_address_pairs:type_name -> isospin.feed.v1.AddressPair
+	16, // 28: isospin.feed.v1.Port.extra_dhcp_opts:type_name -> isospin.feed.v1.ExtraDHCPOption
+	13, // 29: isospin.feed.v1.Port.local_ips:type_name -> isospin.feed.v1.LocalIP
+	18, // 30: isospin.feed.v1.Network.segment:type_name -> isospin.feed.v1.Segment
+	19, // 31: isospin.feed.v1.Network.subnets:type_name -> isospin.feed.v1.Subnet
+	12, // 32: isospin.feed.v1.Network.dhcp_port:type_name -> isospin.feed.v1.Port
+	20, // 33: isospin.feed.v1.Subnet.host_routes:type_name -> isospin.feed.v1.HostRoute
+	22, // 34: isospin.feed.v1.Forwarding.entries:type_name -> isospin.feed.v1.ForwardingEntry
+	22, // 35: isospin.feed.v1.ForwardingDelta.upserts:type_name -> isospin.feed.v1.ForwardingEntry
+	25, // 36: isospin.feed.v1.SecurityGroup.rules:type_name -> isospin.feed.v1.SecurityGroupRule
+	34, // 37: isospin.feed.v1.Router.interfaces:type_name -> isospin.feed.v1.RouterInterface
+	36, // 38: isospin.feed.v1.Router.gateway:type_name -> isospin.feed.v1.RouterGateway
+	20, // 39: isospin.feed.v1.Router.routes:type_name -> isospin.feed.v1.HostRoute
+	37, // 40: isospin.feed.v1.Router.floating_ips:type_name -> isospin.feed.v1.FloatingIP
+	29, // 41: isospin.feed.v1.Router.port_forwardings:type_name -> isospin.feed.v1.PortForwarding
+	30, // 42: isospin.feed.v1.Router.conntrack_helpers:type_name -> isospin.feed.v1.ConntrackHelper
+	31, // 43: isospin.feed.v1.Router.ndp_proxies:type_name -> isospin.feed.v1.NDPProxy
+	32, // 44: isospin.feed.v1.Router.metering_labels:type_name -> isospin.feed.v1.MeteringLabel
+	36, // 45: isospin.feed.v1.Router.further_gateways:type_name -> isospin.feed.v1.RouterGateway
+	33, // 46: isospin.feed.v1.MeteringLabel.rules:type_name -> isospin.feed.v1.MeteringRule
+	19, // 47: isospin.feed.v1.RouterInterface.subnets:type_name -> isospin.feed.v1.Subnet
+	35, // 48: isospin.feed.v1.RouterInterface.delegations:type_name -> isospin.feed.v1.PrefixDelegation
+	19, // 49: isospin.feed.v1.RouterGateway.subnets:type_name -> isospin.feed.v1.Subnet
+	39, // 50: isospin.feed.v1.Trunk.sub_ports:type_name -> isospin.feed.v1.SubPort
+	42, // 51: isospin.feed.v1.QoSPolicy.bandwidth_limits:type_name -> isospin.feed.v1.BandwidthLimit
+	43, // 52: isospin.feed.v1.QoSPolicy.packet_rate_limits:type_name -> isospin.feed.v1.PacketRateLimit
+	2,  // 53: isospin.feed.v1.Feed.Attach:input_type -> isospin.feed.v1.AgentMessage
+	9,  // 54: isospin.feed.v1.Feed.Attach:output_type -> isospin.feed.v1.ServerMessage
+	54, // [54:55] is the sub-list for method output_type
+	53, // [53:54] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_api_feed_feed_proto_init() }
@@ -4220,14 +4302,14 @@ func file_api_feed_feed_proto_init() {
 		(*Object_Trunk)(nil),
 		(*Object_Log)(nil),
 	}
-	file_api_feed_feed_proto_msgTypes[38].OneofWrappers = []any{}
+	file_api_feed_feed_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_feed_feed_proto_rawDesc), len(file_api_feed_feed_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
