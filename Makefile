@@ -4,6 +4,7 @@
 # make bench-scale  a thousand hosts on one server
 # make chaos    servers, hosts and clients while things break (SEED=, RUNS=, DATABASES=)
 # make test-databases, bench-databases   the same on PostgreSQL and MariaDB
+# make test-migrations  upgrades of large databases, of each kind (SIZE=)
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 # make interop-clients  every command of the openstack client, every package of gophercloud
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
@@ -13,7 +14,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test interop interop-clients chaos bench bench-scale microbench verify fmt setup deb test-deb clean
+.PHONY: build run test test-databases test-migrations bench-databases interop interop-clients chaos bench bench-scale microbench verify fmt setup deb test-deb clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -44,6 +45,11 @@ on_databases := ./internal/store/... ./internal/core/... ./internal/ext/... ./te
 
 test-databases: setup
 	set -e; for kind in $(databases); do ISOSPIN_TEST_DATABASE=$$kind go test -timeout 30m $(on_databases); done
+
+# With SIZE ports; make test does it with 2,000. What is killed, refused and lost is in test/migration.
+test-migrations: setup build
+	set -e; for kind in sqlite $(databases); do ISOSPIN_TEST_DATABASE=$$kind \
+		go test -count=1 -v -timeout 1h ./test/migration -ports $(or $(SIZE),100000) -executable $(CURDIR)/bin/isospin; done
 
 # SIZE is how many ports there are for the figures of a large store.
 bench-databases: setup build
