@@ -15,7 +15,7 @@
 //
 //	0    classify: which port, hence which network and which policies; its limit and DSCP
 //	100  limit of packets, for a port that has one of kilobits too
-//	105  from the uplink (tunnels or physical network)
+//	105  from the uplink (tunnels or physical network); 106: class of the source, where ports are kept apart
 //	110  anti-spoofing of filtered ports; 111: IPv6 source
 //	115  learning of addresses that the server does not know
 //	120  services on this host: DHCP, metadata address, local IPs; 122: local IPs, translated
@@ -24,7 +24,7 @@
 //	150  flooding; 151: what depends on the origin
 //	160  ingress: always allowed, conntrack; 161: state; 162: rules; 163, 164: accepted, dropped
 //	170  delivery, with commit to conntrack; 171: to the ports of one policy
-//	175  output; 176, 177: limits of what the port receives
+//	175  output; 176, 177: limits of what the port receives; 178: whether it may hear the source; 179: a tag around a guest's
 //
 // Nothing passes that no flow lets pass; what 134 and 164 do not send to a
 // packet log ends there. NORMAL is not used: a frame for a

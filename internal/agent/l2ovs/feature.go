@@ -302,6 +302,9 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 	}
 	fresh := f.assignVLANs(want, attached)
 	facts.vlans = f.vlans
+	if err := f.lookThroughTags(ctx, want); err != nil {
+		return nil, err
+	}
 	if err := f.ensureTunnels(ctx, want, facts, changes, len(fresh) > 0); err != nil {
 		return nil, err
 	}
@@ -560,6 +563,18 @@ func (f *Feature) annotate(parent context.Context, want *runtime.State, attached
 	ctx, cancel := context.WithTimeout(parent, f.o.Timeout)
 	defer cancel()
 	return f.vs.AnnotatePorts(ctx, f.o.IntegrationBridge, ports)
+}
+
+// lookThroughTags prepares the switch when a network on this host carries its guests' tags.
+func (f *Feature) lookThroughTags(parent context.Context, want *runtime.State) error {
+	for id := range f.vlans {
+		if n := want.Networks[id]; n != nil && carriesTags(n) {
+			ctx, cancel := context.WithTimeout(parent, f.o.Timeout)
+			defer cancel()
+			return f.vs.EnsureVLANTags(ctx, lookThrough)
+		}
+	}
+	return nil
 }
 
 // ensureTunnels makes the tunnel ports that the networks of this host need.

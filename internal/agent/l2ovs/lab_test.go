@@ -229,6 +229,12 @@ func (c *cloud) state(h *host) *runtime.State {
 		if t := c.networks[p.port.NetworkId].Segment.NetworkType; t == "flat" || t == "vlan" {
 			e.TunnelIp = ""
 		}
+		if c.networks[p.port.NetworkId].Pvlan {
+			e.PvlanType, e.PvlanCommunity, e.DeviceOwner = p.port.PvlanType, p.port.PvlanCommunity, p.port.DeviceOwner
+			for _, pair := range p.port.AllowedAddressPairs {
+				e.FurtherMacAddresses = append(e.FurtherMacAddresses, pair.MacAddress)
+			}
+		}
 		for _, ip := range p.port.FixedIps {
 			e.IpAddresses = append(e.IpAddresses, ip.IpAddress)
 		}

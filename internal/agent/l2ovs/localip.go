@@ -26,6 +26,7 @@ type localIP struct {
 	mac            mac
 	ofport         int
 	passthrough    bool
+	tags           bool // the network carries its guests' VLAN tags
 }
 
 // localIPsOf reads the local IPs of a port. Those whose address the port does
@@ -41,7 +42,7 @@ func localIPsOf(p *localPort, port *feed.Port) []localIP {
 		if !slices.ContainsFunc(port.FixedIps, func(f *feed.FixedIP) bool { return f.IpAddress == l.FixedIpAddress }) {
 			continue
 		}
-		list = append(list, localIP{vlan: p.vlan, address: address, fixed: fixed, mac: p.addressing.mac, ofport: p.ofport, passthrough: l.IpMode == "passthrough"})
+		list = append(list, localIP{vlan: p.vlan, address: address, fixed: fixed, mac: p.addressing.mac, ofport: p.ofport, passthrough: l.IpMode == "passthrough", tags: p.tags})
 	}
 	return list
 }
@@ -91,7 +92,7 @@ func localIPFlows(list []localIP) flows {
 	f.add(tableLocalIP, 1, "", "ct_clear,"+resubmit(tableEgressTrack))
 	answers := map[string]bool{}
 	for _, l := range list {
-		net := fmt.Sprintf("reg6=%#x", l.vlan)
+		net := plain(fmt.Sprintf("reg6=%#x", l.vlan), l.tags)
 		to := fmt.Sprintf("ip,%s,nw_dst=%s", net, l.address)
 		// The port itself reaches whoever else has the address.
 		own := fmt.Sprintf("in_port=%d,", l.ofport)

@@ -54,6 +54,8 @@ func (n *localNetwork) parseDHCP() error {
 func networkFlows(n *localNetwork) flows {
 	var f flows
 	net := fmt.Sprintf("reg6=%#x", n.vlan)
+	tags, private := carriesTags(n.network), n.network.Pvlan
+	here := plain(net, tags)
 	hasDHCP := n.network.DhcpPort != nil && n.dhcpMAC != (mac{})
 
 	if n.outlet.ofport != 0 {
@@ -62,14 +64,27 @@ func networkFlows(n *localNetwork) flows {
 		to := fmt.Sprintf("output:%d", n.outlet.ofport)
 		if n.outlet.tag != 0 {
 			f.add(tableClassify, 200, fmt.Sprintf("%s,dl_vlan=%d", from, n.outlet.tag), "pop_vlan,"+load)
-			to = fmt.Sprintf("push_vlan:0x8100,set_field:%d->vlan_vid,%s", 0x1000|n.outlet.tag, to)
+			to = fmt.Sprintf("push_vlan:%#x,set_field:%d->vlan_vid,%s", n.tagType(), 0x1000|n.outlet.tag, to)
+			if tags {
+				doubleTagFlows(&f, net, to)
+			}
 		} else {
 			f.add(tableClassify, 200, from+","+untagged, load)
 		}
 		f.add(tableOutput, 20, fmt.Sprintf("reg5=%#x,%s", uplink, net), to)
+		onward := resubmit(tableLookup)
 		if n.learning {
-			f.add(tableFromUplink, 10, net, learn(n.vlan, uplink, fmt.Sprintf("load:%#x->NXM_NX_REG5[0..15]", uplink))+","+resubmit(tableLookup))
+			onward = learn(n.vlan, uplink, fmt.Sprintf("load:%#x->NXM_NX_REG5[0..15]", uplink)) + "," + onward
 		}
+		if private {
+			onward = resubmit(tableSource) + "," + onward
+		}
+		if n.learning || private {
+			f.add(tableFromUplink, 10, net, onward)
+		}
+	}
+	if private {
+		privateFlows(&f, net, n.dhcp)
 	}
 	if hasDHCP {
 		// The same MAC and addresses are on every host of the network: they are never seen outside of one.
@@ -86,26 +101,46 @@ func networkFlows(n *localNetwork) flows {
 		f.addf(tableClassify, 200, fmt.Sprintf("in_port=%d,%s", n.dhcp, untagged),
 			"set_field:%#x->reg6,set_field:%d->reg9,resubmit(,%d)", n.vlan, originDHCP, tableLookup)
 		for _, ip := range n.dhcpIPs {
-			f.add(tableServices, 90, solicits(net, ip), deliver)
+			f.add(tableServices, 90, solicits(here, ip), deliver)
 		}
-		f.add(tableServices, 90, "udp,"+net+","+broadcast+",tp_src=68,tp_dst=67", deliver)
-		f.add(tableServices, 90, "udp6,"+net+",ipv6_dst=ff02::1:2,tp_dst=547", deliver)
-		f.add(tableServices, 100, solicits(net, metadataIPv4), arpAnswer(n.dhcpMAC, metadataIPv4))
+		f.add(tableServices, 90, "udp,"+here+","+broadcast+",tp_src=68,tp_dst=67", deliver)
+		f.add(tableServices, 90, "udp6,"+here+",ipv6_dst=ff02::1:2,tp_dst=547", deliver)
+		f.add(tableServices, 100, solicits(here, metadataIPv4), arpAnswer(n.dhcpMAC, metadataIPv4))
 		if n.netdev {
-			f.add(tableServices, 100, solicits(net, metadataIPv6), ndAnswer(n.dhcpMAC))
+			f.add(tableServices, 100, solicits(here, metadataIPv6), ndAnswer(n.dhcpMAC))
 		} else {
-			f.add(tableServices, 100, solicits(net, metadataIPv6), deliver)
+			f.add(tableServices, 100, solicits(here, metadataIPv6), deliver)
 		}
 		intercept := fmt.Sprintf("set_field:%s->eth_dst,set_field:%#x->reg5,resubmit(,%d)", n.dhcpMAC, n.dhcp, tableDeliver)
-		f.add(tableLookup, 100, fmt.Sprintf("tcp,%s,reg9=0,nw_dst=%s,tp_dst=80", net, metadataIPv4), intercept)
-		f.add(tableLookup, 100, fmt.Sprintf("tcp6,%s,reg9=0,ipv6_dst=%s,tp_dst=80", net, metadataIPv6), intercept)
-		f.addf(tableLookup, 80, fmt.Sprintf("%s,dl_dst=%s", net, n.dhcpMAC), "set_field:%#x->reg5,resubmit(,%d)", n.dhcp, tableDeliver)
+		f.add(tableLookup, 100, fmt.Sprintf("tcp,%s,reg9=0,nw_dst=%s,tp_dst=80", here, metadataIPv4), intercept)
+		f.add(tableLookup, 100, fmt.Sprintf("tcp6,%s,reg9=0,ipv6_dst=%s,tp_dst=80", here, metadataIPv6), intercept)
+		f.addf(tableLookup, 80, fmt.Sprintf("%s,dl_dst=%s", here, n.dhcpMAC), "set_field:%#x->reg5,resubmit(,%d)", n.dhcp, tableDeliver)
 	}
 
+	for _, a := range n.audiences() {
+		floodFlows(&f, n, net, a)
+	}
+	out := fmt.Sprintf("set_field:%#x->reg5,resubmit(,%d)", uplink, tableOutput)
+	if hasDHCP && n.dhcp != 0 {
+		f.addf(tableFloodOrigin, 10, here+",reg9=0", "output:%d,%s", n.dhcp, out)
+		if tags {
+			f.add(tableFloodOrigin, 10, net+",reg9=0,"+tagged, out)
+		}
+	} else {
+		f.add(tableFloodOrigin, 10, net+",reg9=0", out)
+	}
+	return f
+}
+
+// floodFlows render what is for all of an audience, or for a station that is not known.
+func floodFlows(f *flows, n *localNetwork, net string, a audience) {
 	var all, unfiltered, open []string
 	byPolicy := map[uint32][]string{}
 	var policies []uint32
 	for _, p := range n.members {
+		if !a.includes(p) {
+			continue
+		}
 		to := p.receive()
 		all = append(all, to)
 		if p.open {
@@ -126,20 +161,13 @@ func networkFlows(n *localNetwork) flows {
 	var flood []string
 	for _, number := range policies {
 		flood = append(flood, fmt.Sprintf("set_field:%#x->reg8,resubmit(,%d)", number, tableIngressBase))
-		f.add(tableFloodOut, 10, fmt.Sprintf("%s,reg8=%#x", net, number), strings.Join(byPolicy[number], ","))
+		f.add(tableFloodOut, a.after(10), fmt.Sprintf("%s,reg8=%#x%s", net, number, a.match), strings.Join(byPolicy[number], ","))
 	}
 	origin := resubmit(tableFloodOrigin)
-	f.add(tableFlood, 20, "arp,"+net, strings.Join(append(all, origin), ","))
-	f.add(tableFlood, 10, net, strings.Join(append(append(flood, unfiltered...), origin), ","))
-	out := fmt.Sprintf("set_field:%#x->reg5,resubmit(,%d)", uplink, tableOutput)
-	if hasDHCP && n.dhcp != 0 {
-		f.addf(tableFloodOrigin, 10, net+",reg9=0", "output:%d,%s", n.dhcp, out)
-	} else {
-		f.add(tableFloodOrigin, 10, net+",reg9=0", out)
-	}
+	f.add(tableFlood, a.after(20), "arp,"+net+a.match, strings.Join(append(all, origin), ","))
+	f.add(tableFlood, a.after(10), net+a.match, strings.Join(append(append(flood, unfiltered...), origin), ","))
 	// An unknown station is outside, or behind a port that may hold any.
-	f.add(tableUnknown, 30, "reg5=0,"+net, strings.Join(append(open, fmt.Sprintf("set_field:%#x->reg5,resubmit(,%d)", uplink, tableDeliver)), ","))
-	return f
+	f.add(tableUnknown, a.after(30), "reg5=0,"+net+a.match, strings.Join(append(open, fmt.Sprintf("set_field:%#x->reg5,resubmit(,%d)", uplink, tableDeliver)), ","))
 }
 
 // solicits matches ARP requests or neighbour solicitations for an address.

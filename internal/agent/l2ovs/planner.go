@@ -44,6 +44,7 @@ type planner struct {
 	sets     sets
 	forward  map[string]*plannedForwarding
 	tunnel   map[tunnel]int
+	private  map[string]*privateNetwork
 
 	// left are the addresses of filtered ports that left the data path, or lost the address, since the caller cleared it.
 	left []departure
@@ -108,7 +109,7 @@ func newPlanner(o planOptions) *planner {
 		integration: openflow.NewSet(), tunnels: openflow.NewSet(),
 		ports: map[string]portStatus{}, local: map[string]*plannedPort{}, networks: map[string]*plannedNetwork{},
 		policies: map[string]*policy{}, numbers: map[uint32]string{}, sets: newSets(),
-		forward: map[string]*plannedForwarding{}, tunnel: map[tunnel]int{}, broken: map[string]brokenPort{},
+		forward: map[string]*plannedForwarding{}, tunnel: map[tunnel]int{}, private: map[string]*privateNetwork{}, broken: map[string]brokenPort{},
 		meters: map[uint32]openflow.Meter{}, unapplied: map[string]unapplied{},
 	}
 }
@@ -128,6 +129,7 @@ func (p *planner) plan(want *runtime.State, f *facts, changes runtime.Changes) {
 	}
 	p.planPolicies(want, f)
 	p.planSets(want, changes)
+	p.planPrivate(want, f)
 	p.planPorts(want, f)
 	p.planLogs(want)
 	p.planNetworks(want)
@@ -318,14 +320,20 @@ func (p *planner) planPort(want *runtime.State, id string, port *feed.Port, netw
 	}
 	vlan := f.vlans[network.Id]
 	qos, limits, unlimited := p.qosOf(want, port, network, ofport)
+	tags, class := carriesTags(network), uint32(classPromiscuous)
+	if private := p.private[network.Id]; private != nil {
+		class = private.class(roleOf(port.PvlanType, port.PvlanCommunity, port.DeviceOwner))
+	}
 	old := p.local[id]
-	if old == nil || old.port != port || old.vlan != vlan || old.ofport != ofport || old.policy != pol || old.qos != qos {
+	if old == nil || old.port != port || old.vlan != vlan || old.ofport != ofport || old.policy != pol || old.qos != qos ||
+		old.member.tags != tags || old.member.private != network.Pvlan || old.member.class != class {
 		a, err := parseAddressing(port)
 		if err != nil {
 			return down(feed.State_STATE_ERROR, err.Error())
 		}
 		n := &plannedPort{port: port, vlan: vlan, ofport: ofport, policy: pol, qos: qos, addressing: a}
-		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), addressing: a, limits: limits}
+		n.member = &localPort{id: id, ofport: ofport, vlan: vlan, policy: pol, open: pol == nil && !trusted(port), trusted: trusted(port), addressing: a, limits: limits,
+			tags: tags, private: network.Pvlan, class: class}
 		if old != nil {
 			p.leave(old, n)
 		}

@@ -72,8 +72,12 @@ type localPort struct {
 	policy *policy // nil: not filtered
 	// open ports may hold stations that nobody told us of.
 	open       bool
+	trusted    bool // made by the service itself
 	addressing addressing
 	limits     *limits // nil: none
+	tags       bool    // the network carries its guests' VLAN tags
+	private    bool    // the network keeps its ports apart
+	class      uint32  // there; 0: promiscuous
 }
 
 // number of the policy of what the port sends and receives; 0: not filtered.
@@ -98,11 +102,18 @@ func portFlows(p *localPort, ethertypes []uint16) flows {
 			f.add(tableSpoof, 60, fmt.Sprintf("%s,dl_src=%s,dl_type=%#x", in, p.addressing.mac, t), resubmit(tableLearn))
 		}
 	}
+	if p.class != classPromiscuous {
+		load += fmt.Sprintf(",set_field:%#x->reg12", p.class)
+	}
+	from := in + "," + untagged
+	if p.tags && !p.trusted {
+		from = in
+	}
 	limit := p.egressLimits(&f, in)
-	f.add(tableClassify, 200, in+","+untagged, limit+load+","+resubmit(first))
+	f.add(tableClassify, 200, from, limit+load+","+resubmit(first))
 	if p.limits != nil && p.limits.dscp >= 0 {
 		for _, family := range []string{"ip", "ipv6"} {
-			f.addf(tableClassify, 210, family+","+in+","+untagged, "%sset_field:%d->ip_dscp,%s,%s", limit, p.limits.dscp, load, resubmit(first))
+			f.addf(tableClassify, 210, family+","+from, "%sset_field:%d->ip_dscp,%s,%s", limit, p.limits.dscp, load, resubmit(first))
 		}
 	}
 	p.ingressLimits(&f)
@@ -118,6 +129,13 @@ func portFlows(p *localPort, ethertypes []uint16) flows {
 		f.addf(tableLookup, 80, match, "set_field:%#x->reg5,set_field:%#x->reg8,resubmit(,%d)", p.ofport, p.number(), tableIngressBase)
 	} else {
 		f.addf(tableLookup, 80, match, "set_field:%#x->reg5,resubmit(,%d)", p.ofport, tableDeliver)
+	}
+	if p.private && p.class != classIsolated {
+		to := fmt.Sprintf("reg5=%#x,reg6=%#x", p.ofport, p.vlan)
+		if p.class != classPromiscuous {
+			to += fmt.Sprintf(",reg12=%#x", p.class)
+		}
+		f.add(tablePrivate, 10, to, hears)
 	}
 	return f
 }

@@ -12,6 +12,7 @@ const (
 	tableClassify        = 0
 	tableEgressPackets   = 100
 	tableFromUplink      = 105
+	tableSource          = 106
 	tableSpoof           = 110
 	tableSpoofIPv6       = 111
 	tableLearn           = 115
@@ -38,6 +39,8 @@ const (
 	tableOutput          = 175
 	tableIngressLimit    = 176
 	tableIngressPackets  = 177
+	tablePrivate         = 178
+	tableTagged          = 179
 )
 
 // Tables of br-tun.
@@ -54,12 +57,15 @@ const (
 // Registers of br-int:
 //
 //	reg3   1: an answer that has been put to the connections of local IPs
+//	reg4   1: the port may hear the source, where ports are kept apart
 //	reg5   OpenFlow port to deliver to; 0: flooding or not known yet; 0xffff: the uplink
 //	reg6   local VLAN of the network, which is its conntrack zone too
 //	reg7   egress policy of the source port; 0: none
 //	reg8   ingress policy of the destination port; 0: none
 //	reg9   origin: 0 a port of this host, 1 the DHCP port of this host, 2 the uplink
+//	reg10  the guest's VLAN tag, while another goes around it
 //	reg11  ingress policy of the source port, to be learned with its address
+//	reg12  class of the source, where ports are kept apart; 0: promiscuous
 const (
 	originDHCP   = 1
 	originUplink = 2

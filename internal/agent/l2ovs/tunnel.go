@@ -98,6 +98,7 @@ type remotePort struct {
 	mac       mac
 	addresses []netip.Addr
 	endpoint  netip.Addr
+	role      role // where ports are kept apart
 }
 
 // parseRemote takes a forwarding entry that leads through a tunnel; others
@@ -106,7 +107,7 @@ func parseRemote(e *feed.ForwardingEntry) (*remotePort, error) {
 	if e.TunnelIp == "" {
 		return nil, nil
 	}
-	r := &remotePort{}
+	r := &remotePort{role: roleOf(e.PvlanType, e.PvlanCommunity, e.DeviceOwner)}
 	var err error
 	if r.mac, err = parseMAC(e.MacAddress); err != nil {
 		return nil, err
@@ -129,6 +130,9 @@ func remotePortFlows(r *remotePort, n *localNetwork, ofport int, answersND bool)
 	var f flows
 	net := fmt.Sprintf("dl_vlan=%d", n.vlan)
 	f.addf(tableUnicast, 10, fmt.Sprintf("%s,dl_dst=%s", net, r.mac), "pop_vlan,set_field:%#x->tun_id,output:%d", n.network.Segment.SegmentationId, ofport)
+	if carriesTags(n.network) || n.network.Pvlan && r.role != (role{}) {
+		return f // who asks in a guest's VLAN, or is not to know, would be answered too
+	}
 	for _, a := range r.addresses {
 		match := solicits(net, a)
 		if a.Is4() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"isospin/internal/ovs/ovsdb"
 )
@@ -77,6 +78,31 @@ func (c *Client) DeleteBridge(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// EnsureVLANTags makes the switch look through at least n VLAN tags of a frame:
+// flows find what is behind as many, and what is behind more is out of their
+// sight. It never lowers what is there; no limit at all is left as it is.
+func (c *Client) EnsureVLANTags(ctx context.Context, n int) error {
+	_, err := c.commit(ctx, func(t ovsdb.Tables) ([]ovsdb.Operation, error) {
+		for id, row := range t["Open_vSwitch"] {
+			have := 1 // as Open vSwitch takes it when nothing is said
+			if v, err := strconv.Atoi(row.StringMap("other_config")[vlanLimit]); err == nil {
+				have = v
+			}
+			if have == 0 || have >= n {
+				continue
+			}
+			return change("Open_vSwitch", id, nil, merge(row, "other_config", map[string]string{vlanLimit: strconv.Itoa(n)})), nil
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s of Open vSwitch: %w", vlanLimit, err)
+	}
+	return nil
+}
+
+const vlanLimit = "vlan-limit"
 
 // EnsurePort makes a port be on a bridge, with at least what p says, in one
 // transaction, and returns when ovs-vswitchd has given the interface an
