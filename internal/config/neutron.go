@@ -80,7 +80,6 @@ func init() {
 		{"DEFAULT", "api_paste_config", "the API has no paste pipeline"},
 		{"DEFAULT", "api_extensions_path", builtIn},
 		{"DEFAULT", "core_plugin", builtIn},
-		{"DEFAULT", "service_plugins", builtIn},
 		{"DEFAULT", "ipam_driver", "addresses are allocated by the server's own store"},
 		{"DEFAULT", "allow_bulk", "bulk requests are always accepted"},
 		{"DEFAULT", "allow_overlapping_ips", "subnets of different networks may always overlap"},

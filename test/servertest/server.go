@@ -26,6 +26,8 @@ import (
 
 // Networks is a configuration with physical networks and tunnels, for most tests.
 const Networks = `
+[DEFAULT]
+service_plugins = router,evpn
 [ml2]
 type_drivers = local,flat,vlan,vxlan,gre,geneve
 tenant_network_types = vxlan

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net/netip"
 
+	"isospin/internal/core/port"
 	"isospin/internal/core/subnet"
 	"isospin/internal/resource"
 	"isospin/internal/store"
@@ -22,9 +23,32 @@ type Router struct {
 	// GatewayQoSPolicyID limits the gateway's address; it is shown within
 	// external_gateway_info.
 	GatewayQoSPolicyID *string
+	// EVPNVNI is the VNI under which the router's networks are advertised, nil: none.
+	EVPNVNI *int
 	// Slots hold the attributes that families add. They are filled in by
 	// FillRouters from tables of the families.
 	Slots *resource.Slots
+}
+
+// Advertised is what a router tells others by EVPN.
+type Advertised struct {
+	VNI int `json:"vni"`
+	// HostSubnets are those whose ports are advertised one by one.
+	HostSubnets []string `json:"host_subnets,omitempty"`
+}
+
+const advertised = "evpn"
+
+// AdvertisedSlot is where routers have it; without: they tell nothing.
+var AdvertisedSlot = resource.NewSlot[Advertised](advertised)
+
+// SetAdvertised sets the router's slot; nil: it tells nothing.
+func (r *Router) SetAdvertised(a *Advertised) error {
+	if a == nil {
+		delete(*r.Slots, advertised)
+		return nil
+	}
+	return AdvertisedSlot.Set(r.Slots, *a)
 }
 
 // FloatingIP is a floating IP as other families see it.
@@ -77,6 +101,10 @@ type Service struct {
 	OnRouterWrite []func(ctx context.Context, tx *store.Tx, old, now *Router, body *resource.Body) error
 	// BeforeRouterDelete hooks run before a router goes.
 	BeforeRouterDelete []func(ctx context.Context, tx *store.Tx, r *Router) error
+	// OnInterfaceAdd hooks follow a port that became an interface of a router, or one
+	// that was given another prefix, with the subnets that the router has by this,
+	// and what the client's request says besides.
+	OnInterfaceAdd []func(ctx context.Context, tx *store.Tx, r *Router, p *port.Port, subnets []string, body map[string]any) error
 	// BeforeInterfaceRemoval hooks refuse to take a subnet away from a router.
 	BeforeInterfaceRemoval []func(tx *store.Tx, r *Router, n *subnet.Subnet) error
 	// OnFloatingIPWrite hooks follow a floating IP that was made or changed by a

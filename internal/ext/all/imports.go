@@ -10,6 +10,7 @@ import (
 	_ "isospin/internal/ext/conntrackhelper"
 	_ "isospin/internal/ext/dhcpscheduler"
 	_ "isospin/internal/ext/dns"
+	_ "isospin/internal/ext/evpn"
 	_ "isospin/internal/ext/flavor"
 	_ "isospin/internal/ext/localip"
 	_ "isospin/internal/ext/logging"

@@ -62,6 +62,8 @@ type Router struct {
 	DefaultRouteECMP bool `json:"enable_default_route_ecmp" db:"enable_default_route_ecmp"`
 	// DefaultRouteBFD: default routes go to neighbors that answer to BFD.
 	DefaultRouteBFD bool `json:"enable_default_route_bfd" db:"enable_default_route_bfd"`
+	// EVPNVNI is the VNI under which the router's networks are advertised, nil: none.
+	EVPNVNI *int `json:"evpn_vni" db:"evpn_vni"`
 	// FlavorID is the flavor by which the router was made.
 	FlavorID *string `json:"flavor_id" db:"flavor_id"`
 	// GatewayPortID is the port on the external network; with several gateways, the first one's.
@@ -205,6 +207,9 @@ var schema = store.Schema{Module: "ext/router", Steps: [][]string{{
 	// The one HA network of a project. own: the server made it, and takes it away.
 	`CREATE TABLE ha_network (
 		project_id VARCHAR(255) PRIMARY KEY, network_id VARCHAR(36) UNIQUE REFERENCES network (id) ON DELETE CASCADE, own BOOLEAN NOT NULL)`,
+}, {
+	`ALTER TABLE router ADD COLUMN evpn_vni INTEGER`,
+	`CREATE INDEX router_evpn_vni ON router (evpn_vni)`,
 }}}
 
 const (

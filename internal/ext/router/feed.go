@@ -8,6 +8,7 @@ import (
 	"sort"
 
 	message "isospin/api/feed"
+	"isospin/internal/core/l3"
 	"isospin/internal/core/network"
 	"isospin/internal/core/port"
 	"isospin/internal/core/subnet"
@@ -202,6 +203,8 @@ func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
 	m := &message.Router{Id: r.ID, ProjectId: r.ProjectID, Name: r.Name, AdminStateUp: r.AdminStateUp, Revision: r.Generation,
 		EnableNdpProxy:         string(r.Slots["enable_ndp_proxy"]) == "true",
 		EnableDefaultRouteEcmp: r.DefaultRouteECMP, EnableDefaultRouteBfd: r.DefaultRouteBFD, Distributed: r.Distributed, Ha: r.HA}
+	evpn := l3.AdvertisedSlot.Get(r.Slots)
+	m.EvpnVni, m.EvpnHostSubnetIds = int32(evpn.VNI), evpn.HostSubnets
 	var prefixes []netip.Prefix
 	for _, id := range slices.Sorted(slices.Values(r.PortIDs)) {
 		if a := attached(c, r, id); a != nil {

@@ -73,9 +73,9 @@ func (s *service) addInterface(ctx context.Context, id string, body any) (any, e
 		case subnetID != "" && portID != "":
 			return bad("router", "Cannot specify both subnet-id and port-id")
 		case portID != "":
-			done, err = s.addByPort(ctx, tx, r, portID)
+			done, err = s.addByPort(ctx, tx, r, portID, body)
 		default:
-			done, err = s.addBySubnet(ctx, tx, r, subnetID)
+			done, err = s.addBySubnet(ctx, tx, r, subnetID, body)
 		}
 		return err
 	})
@@ -85,7 +85,7 @@ func (s *service) addInterface(ctx context.Context, id string, body any) (any, e
 	return done, nil
 }
 
-func (s *service) addByPort(ctx context.Context, tx *store.Tx, r *Router, portID string) (*interfaceInfo, error) {
+func (s *service) addByPort(ctx context.Context, tx *store.Tx, r *Router, portID string, body any) (*interfaceInfo, error) {
 	p, err := s.core.Ports.Find(ctx, tx, portID)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (s *service) addByPort(ctx context.Context, tx *store.Tx, r *Router, portID
 	if err := s.core.Ports.Move(elevated(ctx), tx, p, r.HostID); err != nil {
 		return nil, err
 	}
-	return answer(r, p, ids[len(ids)-1], ids), s.attach(ctx, tx, r, p)
+	return answer(r, p, ids[len(ids)-1], ids), s.attach(ctx, tx, r, p, ids, body)
 }
 
 func inPools(n *subnet.Subnet, a netip.Addr) bool {
@@ -163,12 +163,26 @@ func checkMode(n *subnet.Subnet) error {
 	return nil
 }
 
-// attach notes a port as an interface of the router.
-func (s *service) attach(ctx context.Context, tx *store.Tx, r *Router, p *port.Port) error {
+// attach notes a port as an interface of the router, on these subnets.
+func (s *service) attach(ctx context.Context, tx *store.Tx, r *Router, p *port.Port, subnets []string, body any) error {
 	if err := tx.Put("INSERT INTO router_port (port_id, router_id) VALUES (?, ?)", p.ID, r.ID); err != nil {
 		return err
 	}
 	r.PortIDs = append(r.PortIDs, p.ID)
+	return s.added(ctx, tx, r, p, subnets, body)
+}
+
+// added tells other families of subnets that the router has now, and saves it.
+func (s *service) added(ctx context.Context, tx *store.Tx, r *Router, p *port.Port, subnets []string, body any) error {
+	members, _ := body.(map[string]any)
+	for _, hook := range s.core.L3.OnInterfaceAdd {
+		if err := hook(ctx, tx, viewRouter(r), p, subnets, members); err != nil {
+			return err
+		}
+	}
+	if err := s.fillShared(tx, []*Router{r}); err != nil {
+		return err
+	}
 	return s.save(ctx, tx, r)
 }
 
@@ -180,7 +194,7 @@ func mayUse(ctx context.Context, n *subnet.Subnet, parent *network.Network) bool
 	return who.Admin || n.ProjectID == who.ProjectID || slices.Contains(parent.SharedWith, who.ProjectID)
 }
 
-func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subnetID string) (*interfaceInfo, error) {
+func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subnetID string, body any) (*interfaceInfo, error) {
 	n, err := s.core.Subnets.Find(ctx, tx, subnetID)
 	if err != nil {
 		return nil, err
@@ -211,7 +225,7 @@ func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subn
 			if err := s.core.Ports.SetAddresses(elevated(ctx), tx, p, append(slices.Clone(p.FixedIPs), address)); err != nil {
 				return nil, err
 			}
-			return answer(r, p, n.ID, []string{n.ID}), s.save(ctx, tx, r)
+			return answer(r, p, n.ID, []string{n.ID}), s.added(ctx, tx, r, p, []string{n.ID}, body)
 		}
 	}
 	if err := s.place(ctx, tx, r, parent); err != nil {
@@ -224,7 +238,7 @@ func (s *service) addBySubnet(ctx context.Context, tx *store.Tx, r *Router, subn
 	if err != nil {
 		return nil, err
 	}
-	return answer(r, p, n.ID, []string{n.ID}), s.attach(ctx, tx, r, p)
+	return answer(r, p, n.ID, []string{n.ID}), s.attach(ctx, tx, r, p, []string{n.ID}, body)
 }
 
 // interface6 is the router's interface on the network that has IPv6 addresses; nil: none.
@@ -319,6 +333,9 @@ func (s *service) removeBySubnet(ctx context.Context, tx *store.Tx, r *Router, s
 			err = s.detach(ctx, tx, r, p)
 		default: // a port with several prefixes loses this one
 			if err = s.core.Ports.SetAddresses(elevated(ctx), tx, p, left); err == nil {
+				err = s.fillShared(tx, []*Router{r})
+			}
+			if err == nil {
 				err = s.save(ctx, tx, r)
 			}
 		}
@@ -358,6 +375,9 @@ func (s *service) detach(ctx context.Context, tx *store.Tx, r *Router, p *port.P
 	}
 	r.PortIDs = slices.DeleteFunc(slices.Clone(r.PortIDs), func(id string) bool { return id == p.ID })
 	if err := s.core.Ports.Drop(ctx, tx, p); err != nil {
+		return err
+	}
+	if err := s.fillShared(tx, []*Router{r}); err != nil {
 		return err
 	}
 	return s.save(ctx, tx, r)

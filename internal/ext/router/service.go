@@ -122,6 +122,7 @@ func (s *service) save(ctx context.Context, tx *store.Tx, r *Router) error {
 
 func (s *service) create(ctx context.Context, tx *store.Tx, r *Router, body *resource.Body) error {
 	r.ID, r.Status, r.ExternalGateway = resource.NewID(), "ACTIVE", nil
+	r.EVPNVNI = nil // its family gives it, once it is reserved
 	if err := s.chooseKind(ctx, tx, r, body); err != nil {
 		return err
 	}

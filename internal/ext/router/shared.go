@@ -17,7 +17,7 @@ func viewRouter(r *Router) *l3.Router {
 	if r == nil {
 		return nil
 	}
-	v := &l3.Router{ID: r.ID, ProjectID: r.ProjectID, GatewayPortID: r.GatewayPortID, Slots: &r.Slots}
+	v := &l3.Router{ID: r.ID, ProjectID: r.ProjectID, GatewayPortID: r.GatewayPortID, EVPNVNI: r.EVPNVNI, Slots: &r.Slots}
 	if r.ExternalGateway != nil && r.ExternalGateway.QoSPolicyID != "" {
 		v.GatewayQoSPolicyID = &r.ExternalGateway.QoSPolicyID
 	}
@@ -59,11 +59,13 @@ func (s *service) fillShared(tx *store.Tx, rows []*Router) error {
 // written tells other families of a router that a client made or changed, and
 // adds what they keep of it now.
 func (s *service) written(ctx context.Context, tx *store.Tx, old, now *Router, body *resource.Body) error {
+	view := viewRouter(now)
 	for _, hook := range s.core.L3.OnRouterWrite {
-		if err := hook(ctx, tx, viewRouter(old), viewRouter(now), body); err != nil {
+		if err := hook(ctx, tx, viewRouter(old), view, body); err != nil {
 			return err
 		}
 	}
+	now.EVPNVNI = view.EVPNVNI
 	return s.fillShared(tx, []*Router{now})
 }
 
