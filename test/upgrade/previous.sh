@@ -1,0 +1,26 @@
+#!/bin/sh
+# The release before this commit, as git knows it; before the first, the commit
+# that froze the schema's steps. A clone that knows neither (it is shallow, or no
+# clone) is told on standard error, and the status is 3.
+set -eu
+if ! git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then
+	echo "this is no clone of the repository, so that no older release can be built; name a binary by ISOSPIN_UPGRADE_FROM" >&2
+	exit 3
+fi
+head=$(git rev-parse HEAD)
+# A commit that is itself released follows the release before it.
+tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null || true)
+if [ -n "$tag" ]; then
+	echo "$tag"
+	exit
+fi
+if [ "$(git rev-parse --is-shallow-repository)" = true ]; then
+	echo "this clone is shallow and has no tag of an older release: git fetch --unshallow --tags, or name a commit" >&2
+	exit 3
+fi
+frozen=$(git log --diff-filter=A --format=%H -- "$(dirname -- "$0")/testdata/schema.golden" | tail -n 1)
+if [ -z "$frozen" ] || [ "$frozen" = "$head" ]; then
+	echo "nothing is older than this commit: there is no tag v… before it, and it has frozen the schema itself" >&2
+	exit 3
+fi
+echo "$frozen"
