@@ -6,7 +6,7 @@
 # make test-databases, bench-databases   the same on PostgreSQL and MariaDB
 # make test-migrations  upgrades of large databases, of each kind (SIZE=)
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
-# make interop-clients  every command of the openstack client, every package of gophercloud
+# make interop-clients  every command of the openstack client, every package of gophercloud, listeners of oslo.messaging on RabbitMQ
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
@@ -65,7 +65,8 @@ interop: setup build
 
 # Installs the clients it needs; make test runs these too.
 interop-clients: setup
-	go test -count=1 -v ./test/interop/openstackclient ./test/interop/gophercloud
+	test/interop/rabbitmq/packages.sh
+	go test -count=1 -v ./test/interop/openstackclient ./test/interop/gophercloud ./test/interop/rabbitmq
 
 deb: build
 	packaging/deb/build.sh

@@ -67,6 +67,16 @@ func Start(t testing.TB, text string) *Server {
 // StartIn is Start in a directory that may hold the database of a former server.
 func StartIn(t testing.TB, dir, text string) *Server {
 	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	if os.Getenv("ISOSPIN_TEST_LOG") != "" {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return StartLogged(t, dir, text, logger)
+}
+
+// StartLogged is StartIn for a test of what the server's log says.
+func StartLogged(t testing.TB, dir, text string, logger *slog.Logger) *Server {
+	t.Helper()
 	s := &Server{Database: filepath.Join(dir, "neutron.sqlite"), Connection: storetest.NewIn(t, dir), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	// Paths of sockets are short: a test's own directory may be too deep.
 	sockets, err := os.MkdirTemp("", "feed")
@@ -79,10 +89,6 @@ func StartIn(t testing.TB, dir, text string) *Server {
 		dir, s.Connection, s.Feed, text))
 	if err != nil {
 		t.Fatal(err)
-	}
-	logger := slog.New(slog.DiscardHandler)
-	if os.Getenv("ISOSPIN_TEST_LOG") != "" {
-		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.Server, err = server.New(ctx, server.Options{Config: cfg, Logger: logger})
