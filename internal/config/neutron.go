@@ -25,7 +25,6 @@ func init() {
 		{"DEFAULT", "enable_new_agents", absent},
 		{"DEFAULT", "enable_traditional_dhcp", dhcp},
 		{"DEFAULT", "external_ingress_mark", absent},
-		{"DEFAULT", "filter_validation", absent},
 		{"DEFAULT", "force_metadata", metadata},
 		{"DEFAULT", "ha_confs_path", absent},
 		{"DEFAULT", "ha_vrrp_advert_int", absent},

@@ -65,6 +65,8 @@ var (
 		"Most host routes of a subnet.", Min(0))
 	MaxAllowedAddressPair = Int("DEFAULT", "max_allowed_address_pair", 10,
 		"Most allowed address pairs of a port.", Min(0))
+	FilterValidation = Bool("DEFAULT", "filter_validation", true,
+		"Whether lists refuse conditions on what is no attribute, or none to filter by; else such conditions have no effect.")
 )
 
 // Values that new resources take.

@@ -91,6 +91,9 @@ func New(o Options) *Core {
 	c.Quotas.Register(quota.Limited{Resource: "port", Table: "port", Default: config.QuotaPort.Of(o.Config)})
 	c.Quotas.Install(c.Registry)
 	c.Registry.AddExtension(extensions()...)
+	if config.FilterValidation.Of(o.Config) {
+		c.Registry.AddExtension(e("filter-validation", "Filter parameters validation", "Provides validation on filter parameters.", "2018-07-04T10:00:00-00:00"))
+	}
 	for _, x := range recent() {
 		if !slices.Contains(disabled, x.Alias) {
 			c.Registry.AddExtension(x)
@@ -150,7 +153,6 @@ func extensions() []resource.Extension {
 		e("pagination", "Pagination support", "Extension that indicates that pagination is enabled.", "2016-06-12T00:00:00-00:00"),
 		e("sorting", "Sorting support", "Extension that indicates that sorting is enabled.", "2016-06-12T00:00:00-00:00"),
 		e("project-id", "project_id field enabled", "Extension that indicates that project_id field is enabled.", "2016-09-09T09:09:09-09:09"),
-		e("filter-validation", "Filter parameters validation", "Provides validation on filter parameters.", "2018-07-04T10:00:00-00:00"),
 		e("empty-string-filtering", "Empty String Filtering Extension", "Allow filtering by attributes with empty string value", "2018-05-01T10:00:00-00:00"),
 		e("ip-substring-filtering", "IP address substring filtering", "Provides IP address substring filtering when listing ports", "2017-11-28T09:00:00-00:00"),
 		e("port-mac-address-regenerate", "Neutron Port MAC address regenerate", "Network port MAC address regenerate", "2018-05-03T10:00:00-00:00"),

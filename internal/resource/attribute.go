@@ -1,5 +1,7 @@
 package resource
 
+import "isospin/internal/fault"
+
 // Flags say what clients may do with an attribute.
 type Flags uint16
 
@@ -40,9 +42,25 @@ type Attribute struct {
 	Convert     string
 	ConvertList string
 	Validate    Rules
+	// Unsortable and Unfilterable are what lists answer that are sorted or filtered by
+	// an attribute whose flags say that they may: Neutron's definition has the flag,
+	// its table no such column. nil: they may.
+	Unsortable, Unfilterable error
 	// Type is the JSON type for documents: string, bool, int, timestamp, object,
 	// list<string>, list<object>; several with | between, as in "string|null".
 	Type string
+}
+
+// NoColumn is the answer to lists that are sorted by an attribute that Neutron's
+// table of that name lacks.
+func NoColumn(table, attribute string) error {
+	return fault.New(fault.Invalid, "BadRequest", "Bad %s request: '%s' is an invalid attribute for sort key.", table, attribute)
+}
+
+// NoField is the answer to lists that are filtered by an attribute that Neutron
+// does not keep with the object.
+func NoField(attribute string) error {
+	return fault.InvalidInput("'%s' is not supported for filtering", attribute)
 }
 
 // Extension is a named addition to the API, as GET /v2.0/extensions lists it.

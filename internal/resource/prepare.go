@@ -131,6 +131,10 @@ func (r *Resource) unifyProject(item map[string]any, caller Caller, create bool)
 		return nil
 	}
 	if !hasProject && !hasTenant {
+		if caller.ProjectID == "" {
+			// In Neutron's words, which know of one reason only: a token may have no project, too.
+			return fault.BadRequest("Running without keystone AuthN requires that project_id is specified")
+		}
 		item["tenant_id"] = caller.ProjectID
 		return nil
 	}

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"math"
 	"math/big"
 	"net/url"
@@ -114,6 +115,7 @@ func (e *edge) listQuery(r *resource.Resource, q query) (*resource.Query, error)
 		return nil, fault.New(fault.Invalid, "TenantIdProjectIdFilterConflict", "Both tenant_id and project_id passed as filters.")
 	}
 	var unknown []any
+	var refused error
 	total := 0
 	for _, p := range q {
 		name := p.name
@@ -147,6 +149,10 @@ func (e *edge) listQuery(r *resource.Resource, q query) (*resource.Query, error)
 			continue
 		}
 		a := r.Attribute(name)
+		if a != nil && a.Unfilterable != nil && (a.Flags.Has(resource.Filter) || !e.filterValidation) {
+			refused = cmp.Or(refused, a.Unfilterable)
+			continue
+		}
 		if a == nil || !a.Flags.Has(resource.Filter) {
 			unknown = append(unknown, name)
 			continue
@@ -168,7 +174,13 @@ func (e *edge) listQuery(r *resource.Resource, q query) (*resource.Query, error)
 	if err := e.page(r, q, list); err != nil {
 		return nil, err
 	}
-	return list, sortKeys(r, q, list)
+	if err := sortKeys(r, q, list); err != nil {
+		return nil, err
+	}
+	for _, key := range list.Sort {
+		refused = cmp.Or(refused, r.Attribute(key.Attribute).Unsortable)
+	}
+	return list, refused
 }
 
 func convert(a *resource.Attribute, texts []string) ([]any, error) {

@@ -179,7 +179,10 @@ func (s *Service) Install(r *resource.Registry) {
 			}
 			return map[string]any{"quota": q}, nil
 		}},
-		resource.Route{Method: "GET", Path: "/quotas/{project_id}/details", Action: "get_quota", Do: func(ctx context.Context, c resource.Call) (any, error) {
+		resource.Route{Method: "GET", Path: "/quotas/{project_id}/details", Open: true, Do: func(ctx context.Context, c resource.Call) (any, error) {
+			if who := identity.From(ctx); !who.Admin && (who.ProjectID == "" || project(c) != who.ProjectID) {
+				return nil, fault.New(fault.Forbidden, "AdminRequired", "User does not have admin privileges: %s.", "Only admin is authorized to access quotas for another project")
+			}
 			q, err := s.details(ctx, project(c))
 			return map[string]any{"quota": q}, err
 		}},

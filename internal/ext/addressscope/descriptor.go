@@ -81,7 +81,7 @@ func newResource() *resource.Resource {
 		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "name", Flags: post | put | visible | filter | sortKey, Default: "", Validate: resource.Rules{"type:name_string": 255}, Type: "string"},
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
-		resource.Attribute{Name: "shared", Flags: post | put | visible | policy | enforce | filter | sortKey, Default: false, Convert: "convert_to_boolean", Type: "bool"},
+		resource.Attribute{Name: "shared", Flags: post | put | visible | policy | enforce | filter | sortKey, Unsortable: resource.NoColumn("address_scopes", "shared"), Default: false, Convert: "convert_to_boolean", Type: "bool"},
 		resource.Attribute{Name: "ip_version", Flags: post | visible | filter | sortKey, Required: true, Convert: "convert_to_int", Validate: resource.Rules{"type:values": []any{int64(4), int64(6)}}, Type: "int"},
 	)
 }

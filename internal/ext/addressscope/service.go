@@ -119,6 +119,11 @@ func (s *service) checkPool(ctx context.Context, tx *store.Tx, old, want *subnet
 	if err != nil {
 		return err
 	}
+	// Who sees the scopes of all projects may not use them all.
+	if !who.Admin && a.ProjectID != who.ProjectID && !slices.Contains(a.SharedWith, "*") && !slices.Contains(a.SharedWith, who.ProjectID) {
+		return fault.New(fault.Invalid, "IllegalSubnetPoolAssociationToAddressScope",
+			"Illegal subnetpool association: subnetpool %s cannot be associated with address scope %s.", want.ID, a.ID)
+	}
 	if a.IPVersion != want.IPVersion {
 		return fault.New(fault.Invalid, "IllegalSubnetPoolIpVersionAssociationToAddressScope",
 			"Illegal subnetpool association: subnetpool %s cannot associate with address scope %s because subnetpool ip_version is not %d.", want.ID, a.ID, a.IPVersion)

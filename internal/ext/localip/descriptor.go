@@ -127,10 +127,10 @@ func newAssociationResource(parent *resource.Resource) *resource.Resource {
 	}
 	return r.Add(
 		resource.Attribute{Name: "local_ip_id", Flags: visible, Type: "string"},
-		resource.Attribute{Name: "local_ip_address", Flags: visible | filter | sortKey, Type: "string"},
+		resource.Attribute{Name: "local_ip_address", Flags: visible | filter | sortKey, Unsortable: resource.NoColumn("local_ip_associations", "local_ip_address"), Unfilterable: resource.NoField("local_ip_address"), Type: "string"},
 		resource.Attribute{Name: "fixed_port_id", Flags: post | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "fixed_ip", Flags: post | visible | filter | sortKey, Default: nil, Validate: resource.Rules{"type:ip_address_or_none": nil}, Type: "string|null"},
-		resource.Attribute{Name: "host", Flags: visible | filter | sortKey, Type: "string|null"},
+		resource.Attribute{Name: "host", Flags: visible | filter | sortKey, Unsortable: resource.NoColumn("local_ip_associations", "host"), Unfilterable: resource.NoField("host"), Type: "string|null"},
 		resource.Attribute{Name: "tenant_id", Flags: post | policy, Validate: resource.Rules{"type:string": int64(255)}, Type: "string"},
 	)
 }

@@ -9,6 +9,7 @@ import (
 
 	"isospin/internal/core"
 	"isospin/internal/ext"
+	"isospin/internal/fault"
 	"isospin/internal/feed"
 	"isospin/internal/resource"
 	"isospin/internal/store"
@@ -66,6 +67,12 @@ var schema = store.Schema{Module: "ext/portforwarding", Steps: [][]string{{
 	`CREATE INDEX port_forwarding_port ON port_forwarding (internal_port_id)`,
 }}}
 
+// unfilterable is the answer of a server that takes any filter ([DEFAULT]
+// filter_validation) to lists that are filtered by an internal address or port.
+func unfilterable(attribute string) error {
+	return fault.New(fault.Invalid, "PortForwardingNotSupportFilterField", "Port Forwarding filter %s is not supported.", attribute)
+}
+
 func newResource(parent *resource.Resource) *resource.Resource {
 	const (
 		post    = resource.Post
@@ -83,16 +90,16 @@ func newResource(parent *resource.Resource) *resource.Resource {
 	return r.Add(
 		resource.Attribute{Name: "id", Flags: visible | filter | sortKey | resource.PrimaryKey, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		resource.Attribute{Name: "tenant_id", Flags: post | resource.RequiredByPolicy, Validate: resource.Rules{"type:string": int64(255)}, Type: "string"},
-		resource.Attribute{Name: "external_port", Flags: post | put | visible | filter | sortKey, Default: nil, Validate: number, Type: "int|null"},
-		resource.Attribute{Name: "internal_port", Flags: post | put | visible, Default: nil, Validate: number, Type: "int|null"},
-		resource.Attribute{Name: "internal_ip_address", Flags: post | put | visible, Required: true, Validate: resource.Rules{"type:ip_address": nil}, Type: "string"},
+		resource.Attribute{Name: "external_port", Flags: post | put | visible | filter | sortKey, Unsortable: resource.NoColumn("portforwardings", "external_port"), Default: nil, Validate: number, Type: "int|null"},
+		resource.Attribute{Name: "internal_port", Flags: post | put | visible, Unfilterable: unfilterable("internal_port"), Default: nil, Validate: number, Type: "int|null"},
+		resource.Attribute{Name: "internal_ip_address", Flags: post | put | visible, Unfilterable: unfilterable("internal_ip_address"), Required: true, Validate: resource.Rules{"type:ip_address": nil}, Type: "string"},
 		resource.Attribute{Name: "protocol", Flags: post | put | visible | filter | sortKey, Required: true, Convert: "convert_to_protocol",
 			Validate: resource.Rules{"type:values": []any{"dccp", "icmp", "ipv6-icmp", "sctp", "tcp", "udp"}}, Type: "string"},
-		resource.Attribute{Name: "internal_port_id", Flags: post | put | visible | filter | sortKey, Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
+		resource.Attribute{Name: "internal_port_id", Flags: post | put | visible | filter | sortKey, Unsortable: resource.NoColumn("portforwardings", "internal_port_id"), Required: true, Validate: resource.Rules{"type:uuid": nil}, Type: "string"},
 		// floating-ip-port-forwarding-description
 		resource.Attribute{Name: "description", Flags: post | put | visible | filter, Default: "", Validate: resource.Rules{"type:string": int64(1024)}, Type: "string"},
 		// floating-ip-port-forwarding-port-ranges
-		resource.Attribute{Name: "external_port_range", Flags: post | put | visible | filter | sortKey, Default: nil, Validate: ports, Type: "string|null"},
+		resource.Attribute{Name: "external_port_range", Flags: post | put | visible | filter | sortKey, Unsortable: resource.NoColumn("portforwardings", "external_port_range"), Default: nil, Validate: ports, Type: "string|null"},
 		resource.Attribute{Name: "internal_port_range", Flags: post | put | visible, Default: nil, Validate: ports, Type: "string|null"},
 	)
 }

@@ -128,8 +128,8 @@ func TestRefusals(t *testing.T) {
 		t.Helper()
 		w.Refused(err, fault.Invalid, "BadRequest", "Bad port_forwarding request: "+text+".")
 	}
-	bad(create("%s", w.body(`"internal_port": 22, "external_port": 8085`)), "There is a port collision with the external_port. The following ranges collide: 8080:8090 and 8085:8085")
-	bad(create("%s", w.body(`"internal_port": 85, "external_port": 1`)), "There is a port collision with the internal_port. The following ranges collide: 80:90 and 85:85")
+	bad(create("%s", w.body(`"internal_port": 22, "external_port": 8085`)), "There is a port collision with the external_port_range. The following ranges collide: 8080:8090 and 8085:8085")
+	bad(create("%s", w.body(`"internal_port": 85, "external_port": 1`)), "There is a port collision with the internal_port_range. The following ranges collide: 80:90 and 85:85")
 	bad(create("%s", w.body(`"internal_port_range": "100:101", "external_port_range": "1:3"`)), "Invalid ranges of internal and/or external ports. The relation between internal and external ports must be N-N or 1-N")
 	bad(create("%s", w.body(`"internal_port": 22`)), "Invalid port value, the port value must be a value between 1 and 65535.")
 	w.Refused(create("%s", w.body(`"internal_port": 22, "external_port": 70000`)), fault.Invalid, "HTTPBadRequest", "")

@@ -13,7 +13,6 @@ import (
 	"isospin/internal/core/port"
 	"isospin/internal/fault"
 	"isospin/internal/resource"
-	"isospin/internal/resource/value"
 	"isospin/internal/store"
 )
 
@@ -163,11 +162,11 @@ func (s *service) checkPort(tx *store.Tx, f *Forwarding) error {
 
 // fixedIPs are a port's addresses as Neutron words them.
 func fixedIPs(p *port.Port) string {
-	list := []any{}
-	for _, a := range p.FixedIPs {
-		list = append(list, map[string]any{"subnet_id": a.SubnetID, "ip_address": a.IPAddress.String()})
+	list := make([]string, len(p.FixedIPs))
+	for i, a := range p.FixedIPs {
+		list[i] = fmt.Sprintf("{'subnet_id': '%s', 'ip_address': '%s'}", a.SubnetID, a.IPAddress)
 	}
-	return value.Repr(list)
+	return "[" + strings.Join(list, ", ") + "]"
 }
 
 // router finds the router by which a forwarding's address is reached.
@@ -200,33 +199,93 @@ func (s *service) router(ctx context.Context, tx *store.Tx, f *Forwarding, of *l
 		return "", bad("External network %s is not reachable from subnet %s. Cannot set Port forwarding for port %s with Floating IP %s", of.NetworkID, subnetID, p.ID, of.ID)
 	}
 	if of.RouterID != nil && *of.RouterID != id {
+		same, err := s.Table.SelectBare(tx, "WHERE t.floatingip_id = ? AND t.internal_ip_address = ? AND t.internal_port = ?", of.ID, f.InternalIPAddress.String(), f.InternalPort)
+		if err != nil {
+			return "", err
+		}
+		if len(same) > 0 {
+			return "", bad("Floating IP %s with params: internal_ip_address: %s, internal_port: %d already exists", of.ID, f.InternalIPAddress, *f.InternalPort)
+		}
 		return "", bad("The Floating IP %s had been set on router %s, the internal Neutron port %s can not reach it", of.ID, *of.RouterID, p.ID)
 	}
 	return id, nil
 }
 
-// checkCollisions refuses what is forwarded twice: an external port, or an internal one.
-func (s *service) checkCollisions(tx *store.Tx, f *Forwarding) error {
-	rows, err := s.Table.SelectBare(tx, `WHERE t.id <> ? AND t.protocol = ? AND (t.floatingip_id = ? OR t.internal_port_id = ? AND t.internal_ip_address = ?) ORDER BY t.created_at, t.id`,
+// rivals are the other forwardings of the protocol that could take the same ports:
+// those of the floating IP, and those to the internal address.
+func (s *service) rivals(tx *store.Tx, f *Forwarding) ([]*Forwarding, error) {
+	return s.Table.SelectBare(tx, `WHERE t.id <> ? AND t.protocol = ? AND (t.floatingip_id = ? OR t.internal_port_id = ? AND t.internal_ip_address = ?) ORDER BY t.created_at, t.id`,
 		f.ID, f.Protocol, f.FloatingIPID, f.InternalPortID, f.InternalIPAddress.String())
-	if err != nil {
-		return err
-	}
+}
+
+// inside tells whether both are for one internal address.
+func (f *Forwarding) inside(o *Forwarding) bool {
+	return o.InternalPortID == f.InternalPortID && o.InternalIPAddress == f.InternalIPAddress
+}
+
+// checkCollisions refuses what is forwarded twice: an internal port, or an external one.
+func checkCollisions(f *Forwarding, rivals []*Forwarding) error {
 	collision := func(side string, have, want span) error {
 		return bad("There is a port collision with the %s. The following ranges collide: %s and %s", side, have, want)
 	}
-	for _, o := range rows {
-		if have, want := spanOf(o.ExternalPortRange), spanOf(f.ExternalPortRange); o.FloatingIPID == f.FloatingIPID && have.overlaps(want) {
-			return collision("external_port", have, want)
+	for _, o := range rivals {
+		if have, want := spanOf(o.InternalPortRange), spanOf(f.InternalPortRange); f.inside(o) && have.overlaps(want) {
+			return collision("internal_port_range", have, want)
 		}
-		if have, want := spanOf(o.InternalPortRange), spanOf(f.InternalPortRange); o.InternalPortID == f.InternalPortID && o.InternalIPAddress == f.InternalIPAddress && have.overlaps(want) {
-			return collision("internal_port", have, want)
+	}
+	for _, o := range rivals {
+		if have, want := spanOf(o.ExternalPortRange), spanOf(f.ExternalPortRange); o.FloatingIPID == f.FloatingIPID && have.overlaps(want) {
+			return collision("external_port_range", have, want)
 		}
 	}
 	return nil
 }
 
+func equal(a, b *int) bool { return a != nil && b != nil && *a == *b }
+
+// checkSame refuses a change that makes of a forwarding what another of the
+// floating IP is already.
+func checkSame(f *Forwarding, of *l3.FloatingIP, rivals []*Forwarding) error {
+	another := func(format string, args ...any) error {
+		return bad("Another port forwarding entry with the same attributes already exists, conflicting values are {%s}", fmt.Sprintf(format, args...))
+	}
+	for _, o := range rivals {
+		if o.FloatingIPID != f.FloatingIPID {
+			continue
+		}
+		if equal(o.ExternalPort, f.ExternalPort) {
+			return another("'floating_ip_address': '%s', 'external_port': %d", of.Address, *o.ExternalPort)
+		}
+		if f.inside(o) && equal(o.InternalPort, f.InternalPort) {
+			return another("'internal_port_id': '%s', 'internal_ip_address': '%s', 'internal_port': %d", o.InternalPortID, o.InternalIPAddress, *o.InternalPort)
+		}
+	}
+	return nil
+}
+
+// checkDuplicate refuses what Neutron's database does: another protocol for
+// ports that a forwarding of it has.
+func checkDuplicate(f *Forwarding, rivals []*Forwarding) error {
+	for _, o := range rivals {
+		if f.inside(o) && equal(o.InternalPort, f.InternalPort) {
+			return bad("A duplicate port forwarding entry with same attributes already exists, conflicting values are {'internal_port_id': '%s', 'internal_ip_address': '%s', 'internal_port': %d, 'protocol': '%s'}",
+				o.InternalPortID, o.InternalIPAddress, *o.InternalPort, o.Protocol)
+		}
+	}
+	return checkCollisions(f, rivals)
+}
+
 func (s *service) create(ctx context.Context, tx *store.Tx, f *Forwarding, body *resource.Body) error {
+	if err := checkPorts(f, body); err != nil {
+		return err
+	}
+	rivals, err := s.rivals(tx, f)
+	if err != nil {
+		return err
+	}
+	if err := checkCollisions(f, rivals); err != nil {
+		return err
+	}
 	if err := s.checkPort(tx, f); err != nil {
 		return err
 	}
@@ -237,16 +296,13 @@ func (s *service) create(ctx context.Context, tx *store.Tx, f *Forwarding, body 
 	if of.PortID != nil {
 		return associated(of, f.InternalPortID, f.InternalIPAddress)
 	}
-	if err := checkPorts(f, body); err != nil {
-		return err
-	}
 	routerID, err := s.router(ctx, tx, f, of)
 	if err != nil {
 		return err
 	}
 	f.ProjectID = of.ProjectID
-	// First: who else adds one to this router waits, or comes again, so that
-	// nothing gets between what is read now and the new row.
+	// Who else adds one to this router waits, or comes again, so that nothing
+	// gets between what is read now and the new row.
 	if of.RouterID == nil {
 		err = s.core.L3.HoldFloatingIP(ctx, tx, of.ID, &routerID)
 	} else {
@@ -255,46 +311,64 @@ func (s *service) create(ctx context.Context, tx *store.Tx, f *Forwarding, body 
 	if err != nil {
 		return err
 	}
-	if err := s.checkCollisions(tx, f); err != nil {
+	if rivals, err = s.rivals(tx, f); err != nil {
+		return err
+	}
+	if err := checkDuplicate(f, rivals); err != nil {
 		return err
 	}
 	return s.Insert(ctx, tx, f)
 }
 
 func (s *service) update(ctx context.Context, tx *store.Tx, old, want *Forwarding, body *resource.Body) error {
+	if body.Has("internal_port_id") {
+		if err := s.checkPort(tx, want); err != nil {
+			return err
+		}
+	}
 	of, err := s.core.L3.LoadFloatingIP(tx, want.FloatingIPID)
 	if err != nil {
 		return err
 	}
+	if want.InternalPortID != old.InternalPortID {
+		if _, err := s.router(ctx, tx, want, of); err != nil {
+			return err
+		}
+	}
 	if err := checkPorts(want, body); err != nil {
 		return err
 	}
-	switch {
-	case want.InternalPortID != old.InternalPortID:
-		if err := s.checkPort(tx, want); err != nil {
-			return err
-		}
-		if _, err := s.router(ctx, tx, want, of); err != nil {
-			return err
-		}
-	case want.InternalIPAddress != old.InternalIPAddress:
-		p, err := s.core.Ports.Load(tx, want.InternalPortID)
-		if err != nil {
-			return err
-		}
-		if !has(p, want) {
-			return bad("The internal IP does not correspond to an address on the internal port, which has fixed_ips %s", fixedIPs(p))
-		}
+	p, err := s.core.Ports.Load(tx, want.InternalPortID)
+	if err != nil {
+		return err
+	}
+	if !has(p, want) {
+		return bad("The internal IP does not correspond to an address on the internal port, which has fixed_ips %s", fixedIPs(p))
+	}
+	if want.InternalPortID == old.InternalPortID && want.InternalIPAddress != old.InternalIPAddress {
 		if _, err := s.router(ctx, tx, want, of); err != nil {
 			return err
 		}
 	}
-	if of.RouterID != nil {
+	if of.RouterID != nil { // as in create
 		if err := s.core.L3.RouterChanged(ctx, tx, *of.RouterID, false); err != nil {
 			return err
 		}
 	}
-	if err := s.checkCollisions(tx, want); err != nil {
+	rivals, err := s.rivals(tx, want)
+	if err != nil {
+		return err
+	}
+	if err := checkSame(want, of, rivals); err != nil {
+		return err
+	}
+	check := checkDuplicate
+	for _, name := range []string{"internal_port", "internal_port_range", "external_port", "external_port_range", "internal_ip_address", "internal_port_id"} {
+		if body.Has(name) {
+			check = checkCollisions
+		}
+	}
+	if err := check(want, rivals); err != nil {
 		return err
 	}
 	return s.Save(ctx, tx, want)

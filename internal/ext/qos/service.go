@@ -101,6 +101,10 @@ func defaultTaken(p *Policy, err error) error {
 }
 
 func (s *service) create(ctx context.Context, tx *store.Tx, p *Policy, _ *resource.Body) error {
+	if p.ProjectID == "" {
+		// What is missing is the project: the text is Neutron's.
+		return fault.New(fault.Invalid, "BadRequest", "Bad %s request: %s.", "QoS policy", `Must have "policy_id"`)
+	}
 	p.Rules = nil // only shown
 	if p.Shared {
 		p.SharedWith = []string{"*"}

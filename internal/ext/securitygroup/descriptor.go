@@ -167,7 +167,7 @@ func newRuleResource() *resource.Resource {
 		resource.Attribute{Name: "ethertype", Flags: post | visible | filter | sortKey, Default: "IPv4", Convert: "convert_ethertype_to_case_insensitive", Validate: resource.Rules{"type:values": []any{"IPv4", "IPv6"}}, Type: "string"},
 		resource.Attribute{Name: "remote_ip_prefix", Flags: post | visible | filter | sortKey, Default: nil, Convert: "convert_ip_prefix_to_cidr", Type: "string|null"},
 		resource.Attribute{Name: "tenant_id", Flags: post | visible | policy | filter | sortKey, Validate: resource.Rules{"type:string": 255}, Type: "string"},
-		resource.Attribute{Name: "normalized_cidr", Flags: visible | filter | sortKey, Validate: resource.Rules{"type:subnet_or_none": nil}, Type: "string|null"},
+		resource.Attribute{Name: "normalized_cidr", Flags: visible | filter | sortKey, Unsortable: resource.NoColumn("securitygrouprules", "normalized_cidr"), Validate: resource.Rules{"type:subnet_or_none": nil}, Type: "string|null"},
 		resource.Attribute{Name: "belongs_to_default_sg", Flags: visible | filter, Convert: "convert_to_boolean_if_not_none", Type: "bool|null"},
 	)
 	return r.Add(resource.StandardAttributes(false)...)

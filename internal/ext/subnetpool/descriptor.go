@@ -143,7 +143,7 @@ func newResource() *resource.Resource {
 		length("min_prefixlen", "int|string"),
 		length("max_prefixlen", "int|string"),
 		resource.Attribute{Name: "is_default", Flags: post | put | visible | policy | enforce | filter | sortKey, Default: false, Convert: "convert_to_boolean", Type: "bool"},
-		resource.Attribute{Name: "shared", Flags: post | visible | policy | enforce | filter | sortKey, Default: false, Convert: "convert_to_boolean", Type: "bool"},
+		resource.Attribute{Name: "shared", Flags: post | visible | policy | enforce | filter | sortKey, Unsortable: resource.NoColumn("subnetpools", "shared"), Default: false, Convert: "convert_to_boolean", Type: "bool"},
 	)
 	return r.Add(resource.StandardAttributes(true)...)
 }
