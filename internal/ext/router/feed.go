@@ -67,6 +67,7 @@ func (p *projection) Apply(c *feed.Copy, ch feed.Change, mark feed.Marker) {
 				add(p.byNetwork, now.NetworkID, now.ID)
 			} else if old, _ := ch.Old.(*port.Port); old != nil {
 				remove(p.byNetwork, old.NetworkID, old.ID)
+				p.markNetwork(c, old.NetworkID, mark) // another router asks for its prefixes now
 			}
 		}
 	case "network":
@@ -183,7 +184,7 @@ func attached(c *feed.Copy, r *Router, id string) *attachment {
 	has := map[bool]bool{}
 	for _, f := range o.FixedIPs {
 		n := feed.Get[subnet.Subnet](c, "subnet", f.SubnetID)
-		if n == nil {
+		if n == nil || n.Pending() {
 			continue
 		}
 		prefix := netip.PrefixFrom(f.IPAddress, n.CIDR.Bits())
@@ -210,6 +211,7 @@ func (p *projection) message(c *feed.Copy, r *Router) *message.Router {
 		if a := attached(c, r, id); a != nil {
 			m.Interfaces = append(m.Interfaces, &message.RouterInterface{
 				PortId: id, NetworkId: a.port.NetworkID, MacAddress: a.port.MACAddress, Addresses: a.addresses, Mtu: a.mtu, Subnets: a.subnets,
+				Delegations: p.delegations(c, a.port),
 			})
 			prefixes = append(prefixes, a.prefixes...)
 		}
@@ -263,6 +265,9 @@ func (s *service) report(ctx context.Context, tx *store.Tx, host string, a *mess
 	}
 	if r.HostID != host || a.Revision > r.Generation || a.Revision < r.Reported {
 		return nil
+	}
+	if err := s.delegated(ctx, tx, r, a); err != nil {
+		return err
 	}
 	status := ""
 	switch a.State {

@@ -251,6 +251,9 @@ func (s *service) dropGateway(ctx context.Context, tx *store.Tx, r *Router, port
 		r.ExternalGateways = slices.Delete(slices.Clone(r.ExternalGateways), i, i+1)
 	}
 	if r.GatewayPortID != nil && *r.GatewayPortID == portID {
+		if err := s.revokeAll(ctx, tx, r); err != nil {
+			return err
+		}
 		if r.GatewayPortID = nil; len(r.GatewayPortIDs) > 0 {
 			first := r.GatewayPortIDs[0]
 			r.GatewayPortID = &first

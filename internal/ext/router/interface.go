@@ -326,6 +326,11 @@ func (s *service) removeBySubnet(ctx context.Context, tx *store.Tx, r *Router, s
 			return nil, err
 		}
 		left := slices.DeleteFunc(slices.Clone(p.FixedIPs), func(f port.FixedIP) bool { return f.SubnetID == n.ID })
+		asked, err := s.requested(tx, p)
+		if err != nil {
+			return nil, err
+		}
+		asked = slices.DeleteFunc(asked, func(o *subnet.Subnet) bool { return o.ID != n.ID })
 		switch {
 		case len(left) == len(p.FixedIPs):
 			continue
@@ -333,6 +338,9 @@ func (s *service) removeBySubnet(ctx context.Context, tx *store.Tx, r *Router, s
 			err = s.detach(ctx, tx, r, p)
 		default: // a port with several prefixes loses this one
 			if err = s.core.Ports.SetAddresses(elevated(ctx), tx, p, left); err == nil {
+				err = s.revoke(ctx, tx, asked)
+			}
+			if err == nil {
 				err = s.fillShared(tx, []*Router{r})
 			}
 			if err == nil {
@@ -370,11 +378,18 @@ func (s *service) checkUnused(tx *store.Tx, r *Router, n *subnet.Subnet) error {
 
 // detach deletes an interface, also one that a user made.
 func (s *service) detach(ctx context.Context, tx *store.Tx, r *Router, p *port.Port) error {
+	asked, err := s.requested(tx, p)
+	if err != nil {
+		return err
+	}
 	if err := tx.Put("DELETE FROM router_port WHERE port_id = ?", p.ID); err != nil {
 		return err
 	}
 	r.PortIDs = slices.DeleteFunc(slices.Clone(r.PortIDs), func(id string) bool { return id == p.ID })
 	if err := s.core.Ports.Drop(ctx, tx, p); err != nil {
+		return err
+	}
+	if err := s.revoke(ctx, tx, asked); err != nil {
 		return err
 	}
 	if err := s.fillShared(tx, []*Router{r}); err != nil {
