@@ -40,11 +40,12 @@ chaos: setup build
 		$(if $(SEED),-seed $(SEED)) -keep $(or $(CHAOS_LOGS),/tmp/isospin-chaos-logs)
 
 # On PostgreSQL and MariaDB whatever uses the store. Each test process starts a server of its own.
+# A line for each package, and what failed; a package has LIMIT (15m).
 databases := postgresql mariadb
 on_databases := ./internal/store/... ./internal/core/... ./internal/ext/... ./test/api ./test/access ./internal/server ./internal/notify/... ./internal/watch ./internal/lease
 
 test-databases: setup
-	set -e; for kind in $(databases); do ISOSPIN_TEST_DATABASE=$$kind go test -timeout 30m $(on_databases); done
+	@failed=0; for kind in $(databases); do test/databases.sh $$kind $(on_databases) || failed=1; done; exit $$failed
 
 # With SIZE ports; make test does it with 2,000. What is killed, refused and lost is in test/migration.
 test-migrations: setup build
