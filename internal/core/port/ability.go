@@ -1,12 +1,13 @@
 package port
 
 // TagCarrier is a Mechanism that knows whether VLAN tags of guests pass its
-// networks. One that is none carries none.
+// networks, by the type of a segment ("vlan", "vxlan", …). One that is none
+// carries none.
 type TagCarrier interface {
-	// VLANTransparent: frames pass with whatever tags guests gave them.
-	VLANTransparent() bool
+	// VLANTransparent: frames pass with the tags that guests gave them.
+	VLANTransparent(networkType string) bool
 	// QinQ: guests' tags pass inside tags of the type 0x88a8.
-	QinQ() bool
+	QinQ(networkType string) bool
 }
 
 // Isolator is a Mechanism that keeps ports of a network apart by their

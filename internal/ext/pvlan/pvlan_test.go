@@ -12,28 +12,33 @@ import (
 	"isospin/internal/fault"
 )
 
-// isolating is a mechanism driver that says it keeps ports apart.
-type isolating struct{}
+// mixing is a mechanism driver that lets ports of a network reach each other;
+// isolating says that it does not.
+type (
+	mixing    struct{}
+	isolating struct{ mixing }
+)
 
 func init() {
+	mech.Register("mixing", func(*config.Config) (port.Mechanism, error) { return mixing{}, nil })
 	mech.Register("isolating", func(*config.Config) (port.Mechanism, error) { return isolating{}, nil })
 }
 
-func (isolating) Name() string       { return "isolating" }
+func (mixing) Name() string          { return "mixing" }
 func (isolating) PrivateVLANs() bool { return true }
-func (isolating) Bind(r port.BindRequest) (port.Binding, bool) {
+func (mixing) Bind(r port.BindRequest) (port.Binding, bool) {
 	return port.Binding{SegmentID: r.Segments[0].ID, VIFType: "test"}, true
 }
 
 const conf = "[ml2]\nmechanism_drivers = isolating\n"
 
-// Without a driver that can do it, there is no such extension.
-func TestOnlyWithADriver(t *testing.T) {
-	if _, there := exttest.New(t, exttest.Options{}).Registry.Extension("pvlan"); there {
-		t.Error("pvlan is advertised though Open vSwitch hosts let ports reach each other")
-	}
-	if _, there := exttest.New(t, exttest.Options{Config: conf}).Registry.Extension("pvlan"); !there {
-		t.Error("pvlan is not advertised")
+// When a driver cannot do it, there is no such extension.
+func TestOnlyWithDriversThatCan(t *testing.T) {
+	for drivers, want := range map[string]bool{"openvswitch": true, "isolating,openvswitch": true, "openvswitch,mixing": false, "mixing": false} {
+		w := exttest.New(t, exttest.Options{Config: "[ml2]\nmechanism_drivers = " + drivers + "\n"})
+		if _, there := w.Registry.Extension("pvlan"); there != want {
+			t.Errorf("with %s, pvlan is advertised: %v", drivers, there)
+		}
 	}
 }
 
@@ -66,6 +71,27 @@ func TestTypes(t *testing.T) {
 	if m := w.View("h", message.Kind_KIND_NETWORK)[n.ID()].GetNetwork(); !m.GetPvlan() {
 		t.Error("the host is not told that the network keeps ports apart")
 	}
+	// Other hosts are told what they have to keep apart, and all addresses that it sends from.
+	pair := a.Create("port", `{"network_id": %q, "pvlan_type": "community", "pvlan_community": "blue", "binding:host_id": "other",
+		"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": "00:00:5e:00:01:07"}, {"ip_address": "10.0.0.8"}]}`, n.ID()).ID()
+	entries := func() string {
+		t.Helper()
+		text := ""
+		for _, e := range w.View("h", message.Kind_KIND_FORWARDING)[n.ID()].GetForwarding().GetEntries() {
+			if e.PortId == pair {
+				text += fmt.Sprintf("%s/%s %v", e.PvlanType, e.PvlanCommunity, e.FurtherMacAddresses)
+			}
+		}
+		return text
+	}
+	if got := entries(); got != "community/blue [00:00:5e:00:01:07]" {
+		t.Errorf("the other host is told %q", got)
+	}
+	a.Update("port", pair, `{"pvlan_type": "isolated"}`)
+	if got := entries(); got != "isolated/ [00:00:5e:00:01:07]" {
+		t.Errorf("after the change, the other host is told %q", got)
+	}
+	a.Delete("port", pair)
 	_, err := a.TryUpdate("port", first, `{"pvlan_community": "blue"}`)
 	w.Refused(err, fault.Invalid, "PVLANCannotSetCommunityName", `PVLAN community name cannot be set if port type is not "community" for this port: `+first+".")
 	_, err = a.TryUpdate("port", first, `{"pvlan_type": "community"}`)

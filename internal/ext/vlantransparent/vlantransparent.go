@@ -1,13 +1,15 @@
 // Package vlantransparent is the vlan-transparent and qinq extensions: networks
-// that carry the VLAN tags of their guests. Both are there only when they are
-// configured ([DEFAULT] vlan_transparent, vlan_qinq), and a network that asks for
-// one is refused unless every mechanism driver can do it.
+// that carry the VLAN tags of their guests. Each is there when every mechanism
+// driver can do it on some type of network, unless the configuration says
+// otherwise ([DEFAULT] vlan_transparent, vlan_qinq). A network that asks for it
+// is refused unless all drivers can do it on each of its segments.
 //
 // It must not know how tags are carried.
 package vlantransparent
 
 import (
 	"context"
+	"slices"
 
 	"isospin/internal/config"
 	"isospin/internal/core"
@@ -35,19 +37,39 @@ type tagging struct {
 	attribute string
 	slot      resource.Slot[*bool]
 	// can tells what a mechanism driver is able to do.
-	can func(port.TagCarrier) bool
+	can func(carrier port.TagCarrier, networkType string) bool
+	// option forces the extension to be there, or not to be.
+	option *config.Option[bool]
 	// refusal is the fault when one cannot.
 	refusal, text string
 }
 
 var (
-	transparent = tagging{"vlan_transparent", resource.NewSlot[*bool]("vlan_transparent"), port.TagCarrier.VLANTransparent, "VlanTransparencyDriverError", "Backend does not support VLAN Transparency."}
-	qinq        = tagging{"qinq", resource.NewSlot[*bool]("qinq"), port.TagCarrier.QinQ, "VlanQinqDriverError", "Backend does not support VLAN QinQ."}
+	transparent = tagging{"vlan_transparent", resource.NewSlot[*bool]("vlan_transparent"), port.TagCarrier.VLANTransparent, config.VLANTransparent, "VlanTransparencyDriverError", "Backend does not support VLAN Transparency."}
+	qinq        = tagging{"qinq", resource.NewSlot[*bool]("qinq"), port.TagCarrier.QinQ, config.VLANQinQ, "VlanQinqDriverError", "Backend does not support VLAN QinQ."}
 )
+
+// served tells whether the extension is there.
+func (t tagging) served(c *core.Core) bool {
+	if t.option.IsSet(c.Config) {
+		return t.option.Of(c.Config)
+	}
+	return slices.ContainsFunc([]string{"local", "vlan", "vxlan"}, func(networkType string) bool { return t.everyoneCan(c.Ports.Mechanisms(), networkType) })
+}
+
+// everyoneCan tells whether all drivers do it on a type of network.
+func (t tagging) everyoneCan(mechanisms []port.Mechanism, networkType string) bool {
+	for _, m := range mechanisms {
+		if carrier, ok := m.(port.TagCarrier); !ok || !t.can(carrier, networkType) {
+			return false
+		}
+	}
+	return true
+}
 
 func install(c *core.Core, _ *feed.Hub) error {
 	var loaded []tagging
-	if config.VLANTransparent.Of(c.Config) {
+	if transparent.served(c) {
 		c.Registry.AddExtension(resource.Extension{Alias: "vlan-transparent", Name: "Vlantransparent", Description: "Provides Vlan Transparent Networks", Updated: "2015-03-23T09:00:00-00:00"})
 		c.Networks.Resource.Add(resource.Attribute{
 			Name: transparent.attribute, Flags: resource.Post | resource.Visible | resource.Filter, Default: resource.Unspecified,
@@ -55,7 +77,7 @@ func install(c *core.Core, _ *feed.Hub) error {
 		})
 		loaded = append(loaded, transparent)
 	}
-	if config.VLANQinQ.Of(c.Config) {
+	if qinq.served(c) {
 		c.Registry.AddExtension(resource.Extension{Alias: "qinq", Name: "QinQ networks", Description: "Provides QinQ Networks", Updated: "2024-12-02T10:00:00-00:00"})
 		c.Networks.Resource.Add(resource.Attribute{
 			Name: qinq.attribute, Flags: resource.Post | resource.Visible | resource.Filter, Default: resource.Unspecified,
@@ -72,10 +94,7 @@ func install(c *core.Core, _ *feed.Hub) error {
 			return "EXISTS (SELECT 1 FROM network_tagging x WHERE x.network_id = t.id AND x.attribute = ? AND " + in + ")", append([]any{t.attribute}, args...)
 		})
 	}
-	c.Networks.OnWrite = append(c.Networks.OnWrite, func(_ context.Context, tx *store.Tx, n *network.Network) error {
-		if n.CreatedAt != "" { // neither changes
-			return nil
-		}
+	c.Networks.AfterCreate = append(c.Networks.AfterCreate, func(_ context.Context, tx *store.Tx, n *network.Network, _ *resource.Body) error {
 		return begin(tx, n, loaded, c.Ports.Mechanisms())
 	})
 	c.Networks.BeforeDelete = append(c.Networks.BeforeDelete, func(_ context.Context, tx *store.Tx, n *network.Network) error {
@@ -96,8 +115,8 @@ func begin(tx *store.Tx, n *network.Network, loaded []tagging, mechanisms []port
 			continue
 		}
 		if *wants {
-			for _, m := range mechanisms {
-				if carrier, ok := m.(port.TagCarrier); !ok || !t.can(carrier) {
+			for _, s := range n.Segments {
+				if !t.everyoneCan(mechanisms, s.NetworkType) {
 					return fault.New(fault.Invalid, t.refusal, "%s", t.text)
 				}
 			}

@@ -18,24 +18,69 @@ func init() {
 	mech.Register("carrying", func(*config.Config) (port.Mechanism, error) { return carrying{}, nil })
 }
 
+// plain is one that knows of no tags.
+type plain struct{}
+
+func init() {
+	mech.Register("plain", func(*config.Config) (port.Mechanism, error) { return plain{}, nil })
+}
+
+func (plain) Name() string                               { return "plain" }
+func (plain) Bind(port.BindRequest) (port.Binding, bool) { return port.Binding{}, false }
+
 func (carrying) Name() string                               { return "carrying" }
-func (carrying) VLANTransparent() bool                      { return true }
-func (carrying) QinQ() bool                                 { return true }
+func (carrying) VLANTransparent(string) bool                { return true }
+func (carrying) QinQ(string) bool                           { return true }
 func (carrying) Bind(port.BindRequest) (port.Binding, bool) { return port.Binding{}, false }
 
 const conf = "[DEFAULT]\nvlan_transparent = true\nvlan_qinq = true\n"
 
-func TestOnlyWhenConfigured(t *testing.T) {
-	w := exttest.New(t, exttest.Options{})
-	for _, alias := range []string{"vlan-transparent", "qinq"} {
-		if _, there := w.Registry.Extension(alias); there {
-			t.Errorf("%s is advertised", alias)
+func TestServed(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": true,
+		"[ml2]\nmechanism_drivers = openvswitch,plain\n":           false,
+		conf + "[ml2]\nmechanism_drivers = plain\n":                true,
+		"[DEFAULT]\nvlan_transparent = false\nvlan_qinq = false\n": false,
+	} {
+		w := exttest.New(t, exttest.Options{Config: text})
+		for _, alias := range []string{"vlan-transparent", "qinq"} {
+			if _, there := w.Registry.Extension(alias); there != want {
+				t.Errorf("%s is advertised: %v; with %q", alias, there, text)
+			}
 		}
 	}
 }
 
-func TestOpenVSwitchRefuses(t *testing.T) {
-	w := exttest.New(t, exttest.Options{Config: conf})
+// Open vSwitch hosts carry tags where they lead into no other network.
+func TestOpenVSwitch(t *testing.T) {
+	w := exttest.New(t, exttest.Options{Config: "[ml2]\ntype_drivers = local,flat,vlan,vxlan\n[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:1:9\n[ml2_type_vxlan]\nvni_ranges = 1:9\n"})
+	a := w.Admin()
+	for _, test := range []struct {
+		attribute, kind string
+		want            bool
+	}{
+		{"vlan_transparent", `"local"`, true}, {"vlan_transparent", `"vxlan"`, true},
+		{"vlan_transparent", `"vlan", "provider:physical_network": "physnet1"`, true},
+		{"vlan_transparent", `"flat", "provider:physical_network": "physnet1"`, false},
+		{"qinq", `"vlan", "provider:physical_network": "physnet1"`, true}, {"qinq", `"vxlan"`, false}, {"qinq", `"local"`, false},
+	} {
+		_, err := a.TryCreate("network", `{%q: true, "provider:network_type": %s}`, test.attribute, test.kind)
+		switch {
+		case test.want && err != nil:
+			t.Errorf("%s of a network of type %s: %v", test.attribute, test.kind, err)
+		case !test.want && test.attribute == "qinq":
+			w.Refused(err, fault.Invalid, "VlanQinqDriverError", "Backend does not support VLAN QinQ.")
+		case !test.want:
+			w.Refused(err, fault.Invalid, "VlanTransparencyDriverError", "Backend does not support VLAN Transparency.")
+		}
+	}
+	if rows := w.Rows(1, "SELECT COUNT(*) FROM network_tagging"); fmt.Sprint(rows) != "[[4]]" {
+		t.Errorf("%v rows", rows)
+	}
+}
+
+func TestDriverRefuses(t *testing.T) {
+	w := exttest.New(t, exttest.Options{Config: conf + "[ml2]\nmechanism_drivers = openvswitch,plain\n"})
 	a := w.Admin()
 	_, err := a.TryCreate("network", `{"vlan_transparent": true}`)
 	w.Refused(err, fault.Invalid, "VlanTransparencyDriverError", "Backend does not support VLAN Transparency.")

@@ -19,8 +19,10 @@ import (
 type driver struct{}
 
 var (
-	_ port.Mechanism = driver{}
-	_ port.Connector = driver{}
+	_ port.Mechanism  = driver{}
+	_ port.Connector  = driver{}
+	_ port.TagCarrier = driver{}
+	_ port.Isolator   = driver{}
 )
 
 func init() {
@@ -28,6 +30,15 @@ func init() {
 }
 
 func (driver) Name() string { return "openvswitch" }
+
+// VLANTransparent: on a flat network a guest's tag would be that of another network.
+func (driver) VLANTransparent(networkType string) bool { return networkType != "flat" }
+
+// QinQ: nothing but a VLAN has a tag that could be of another type.
+func (driver) QinQ(networkType string) bool { return networkType == "vlan" }
+
+// PrivateVLANs: hosts keep ports apart on networks of every type.
+func (driver) PrivateVLANs() bool { return true }
 
 // Bind takes the first segment that the host's agent can reach.
 func (driver) Bind(r port.BindRequest) (port.Binding, bool) {
