@@ -50,12 +50,21 @@ const commitTurn = "CREATE SEQUENCE commit_turn"
 // cannot (MariaDB) it resumes after the last statement that was carried out. A
 // database that is newer than this program is refused.
 func (s *Store) Upgrade(ctx context.Context, schemas ...Schema) error {
-	err := s.backend.upgrade(ctx, schemas)
-	if errors.Is(err, errLost) || errors.Is(err, errAgain) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	for attempt := 1; ; attempt++ {
+		err := s.backend.upgrade(ctx, schemas)
+		if errors.Is(err, errAgain) && attempt < upgradeAttempts && ctx.Err() == nil {
+			s.log.Warn("the upgrade of the database lost against what others do there, and begins again", "error", err)
+			continue
+		}
+		if errors.Is(err, errLost) || errors.Is(err, errAgain) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
 	}
-	return err
 }
+
+// upgradeAttempts bounds how often an upgrade that met others' locks in the wrong order is tried.
+const upgradeAttempts = 10
 
 // Version is what a database has of a module.
 type Version struct {
