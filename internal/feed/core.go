@@ -245,6 +245,9 @@ func (p *coreProjection) setEntry(o *port.Port, mark Marker) {
 		DeviceId: o.DeviceID, DeviceOwner: o.DeviceOwner, ProjectId: o.ProjectID, DnsName: o.HostName(),
 	}
 	for _, f := range o.FixedIPs {
+		if subnet.Provisional.Contains(f.IPAddress) {
+			continue
+		}
 		m.IpAddresses = append(m.IpAddresses, f.IPAddress.String())
 	}
 	if m.PvlanType = textOf(o.Slots, "pvlan_type"); m.PvlanType != "" {
@@ -352,6 +355,9 @@ func PortMessage(o *port.Port) *feed.Port {
 		PortSecurityEnabled: o.PortSecurityEnabled, SecurityGroupIds: slices.Sorted(slices.Values(o.SecurityGroups)), Revision: o.Generation, VnicType: o.VNICType,
 	}
 	for _, f := range o.FixedIPs {
+		if subnet.Provisional.Contains(f.IPAddress) { // it has none before the prefix is delegated
+			continue
+		}
 		m.FixedIps = append(m.FixedIps, &feed.FixedIP{SubnetId: f.SubnetID, IpAddress: f.IPAddress.String()})
 	}
 	for _, a := range o.AllowedAddressPairs {
@@ -436,11 +442,12 @@ func (p *coreProjection) network(c *Copy, host, id string) *feed.Network {
 	return m
 }
 
-// SubnetMessages are subnets as hosts know them, oldest first.
+// SubnetMessages are subnets as hosts know them, oldest first. Those that wait
+// for a delegated prefix are not there yet.
 func SubnetMessages(c *Copy, ids map[string]struct{}) []*feed.Subnet {
 	var rows []*subnet.Subnet
 	for id := range ids {
-		if s := Get[subnet.Subnet](c, "subnet", id); s != nil {
+		if s := Get[subnet.Subnet](c, "subnet", id); s != nil && !s.Pending() {
 			rows = append(rows, s)
 		}
 	}
