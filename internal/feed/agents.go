@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,15 +16,25 @@ import (
 )
 
 // hello is what a host says of its functions. fresh is its Hello, nil when
-// only their configuration has changed since.
+// only their configuration has changed since. attachment is the number that a
+// fresh one gets, or over which the other came.
 type hello struct {
-	host      string
-	functions []*feed.Function
-	fresh     *feed.Hello
+	host       string
+	functions  []*feed.Function
+	fresh      *feed.Hello
+	attachment int64
 }
 
-// Hosts that are registered in one transaction.
-const hellosAtOnce = 25
+// weight is how much a hello costs: there is more to do for functions that are not known.
+func (h *hello) weight() int {
+	if len(h.functions) > 0 {
+		return 8
+	}
+	return 1
+}
+
+// Hosts that are registered in one transaction, times the weight.
+const hellosAtOnce = 200
 
 // registered tells whether the agents of a host are known, with what it says of
 // them and of its start: then it is enough to note that they live.
@@ -79,15 +90,49 @@ func agentOf(host string, f *feed.Function) *agent.Agent {
 	return a
 }
 
-// register stores what a host says of its functions.
-func (s *Server) register(ctx context.Context, host string, functions []*feed.Function, fresh *feed.Hello) error {
-	return s.hellos.ask(ctx, &hello{host, functions, fresh})
+// attach stores that a host has attached, with what it says of its functions
+// unless that is known, and returns the number of the attachment.
+func (s *Server) attach(ctx context.Context, m *feed.Hello) (int64, error) {
+	h := &hello{host: m.Host, functions: m.Functions, fresh: m}
+	if s.hub.registered(m) {
+		h.functions = nil
+	}
+	err := s.hellos.ask(ctx, h)
+	return h.attachment, err
+}
+
+// reconfigure stores what a host says of its functions later; agent.ErrDetached.
+func (s *Server) reconfigure(ctx context.Context, from attached, functions []*feed.Function) error {
+	return s.hellos.ask(ctx, &hello{host: from.host, functions: functions, attachment: from.attachment})
 }
 
 func (s *Server) registerAll(ctx context.Context, list []*hello) []error {
 	return alone(list, func(list []*hello) error {
 		return s.store.Tx(ctx, func(tx *store.Tx) error {
+			var fresh, others []string
 			for _, h := range list {
+				switch {
+				case h.fresh == nil:
+					others = append(others, h.host)
+				case !slices.Contains(fresh, h.host):
+					fresh = append(fresh, h.host)
+				}
+			}
+			// First: whoever attaches in this moment has no say any more over what it was before.
+			given, err := s.agents.Attach(tx, fresh...)
+			if err != nil {
+				return err
+			}
+			present, err := s.agents.Attachments(tx, others...)
+			if err != nil {
+				return err
+			}
+			for _, h := range list {
+				if h.fresh != nil {
+					h.attachment = given[h.host]
+				} else if present[h.host] != h.attachment {
+					return agent.ErrDetached
+				}
 				for _, f := range h.functions {
 					a := agentOf(h.host, f)
 					a.StartedAt = startedAt(h.fresh)
@@ -104,16 +149,16 @@ func (s *Server) registerAll(ctx context.Context, list []*hello) []error {
 // beats are hosts that were heard of and whose heartbeats are not yet stored.
 type beats struct {
 	mu    sync.Mutex
-	hosts map[string]struct{}
-	some  chan struct{} // cap 1
+	hosts map[string]int64 // with the number of the attachment
+	some  chan struct{}    // cap 1
 }
 
-func newBeats() *beats { return &beats{hosts: map[string]struct{}{}, some: make(chan struct{}, 1)} }
+func newBeats() *beats { return &beats{hosts: map[string]int64{}, some: make(chan struct{}, 1)} }
 
-func (b *beats) add(hosts ...string) {
+func (b *beats) add(hosts map[string]int64) {
 	b.mu.Lock()
-	for _, host := range hosts {
-		b.hosts[host] = struct{}{}
+	for host, attachment := range hosts {
+		b.hosts[host] = max(b.hosts[host], attachment)
 	}
 	b.mu.Unlock()
 	select {
@@ -122,19 +167,19 @@ func (b *beats) add(hosts ...string) {
 	}
 }
 
-// take returns up to n hosts in order, and whether there are more.
-func (b *beats) take(n int) (hosts []string, more bool) {
+// take returns up to n hosts, and whether there are more.
+func (b *beats) take(n int) (hosts map[string]int64, more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for host := range b.hosts {
+	hosts = map[string]int64{}
+	for host, attachment := range b.hosts {
 		if len(hosts) == n {
 			more = true
 			break
 		}
-		hosts = append(hosts, host)
+		hosts[host] = attachment
 		delete(b.hosts, host)
 	}
-	slices.Sort(hosts)
 	return hosts, more
 }
 
@@ -156,12 +201,12 @@ func (s *Server) keepBeats(ctx context.Context) {
 		}
 		// The first after a silence is stored at once: at the start of a server, say.
 		for more := true; more && ctx.Err() == nil; {
-			var hosts []string
+			var hosts map[string]int64
 			hosts, more = s.beats.take(beatsAtOnce)
-			err := s.store.Tx(ctx, func(tx *store.Tx) error { return s.agents.Beat(ctx, tx, hosts...) })
+			err := s.storeBeats(ctx, hosts)
 			if err != nil && ctx.Err() == nil {
 				s.log.Error("heartbeats cannot be stored", "hosts", len(hosts), "error", err)
-				s.beats.add(hosts...)
+				s.beats.add(hosts)
 				more = false
 			}
 		}
@@ -171,4 +216,16 @@ func (s *Server) keepBeats(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// storeBeats stores heartbeats, but for those of hosts that have attached anew since.
+func (s *Server) storeBeats(ctx context.Context, hosts map[string]int64) error {
+	names := slices.Sorted(maps.Keys(hosts))
+	return s.store.Tx(ctx, func(tx *store.Tx) error {
+		present, err := s.agents.Attachments(tx, names...)
+		if err != nil {
+			return err
+		}
+		return s.agents.Beat(ctx, tx, slices.DeleteFunc(slices.Clone(names), func(host string) bool { return present[host] != hosts[host] })...)
+	})
 }

@@ -99,6 +99,8 @@ type Hub struct {
 	// together takes the reports on a kind of which there are many.
 	together map[feed.Kind]portReports
 	reports  *turns[hostReport]
+	// attachments are the numbers of hosts' present attachments.
+	attachments func(tx *store.Tx, hosts ...string) (map[string]int64, error)
 }
 
 // Completion adds what one family knows to an object that another renders.

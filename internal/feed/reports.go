@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"isospin/api/feed"
+	"isospin/internal/core/agent"
 	"isospin/internal/core/port"
 	"isospin/internal/store"
 )
@@ -19,7 +20,7 @@ type hostApplied struct {
 }
 
 type hostReport struct {
-	host    string
+	attached
 	applied []*feed.Applied
 }
 
@@ -40,7 +41,39 @@ func (h *Hub) Report(ctx context.Context, host string, applied []*feed.Applied) 
 	if len(applied) == 0 {
 		return nil
 	}
-	return h.reports.ask(ctx, hostReport{host, applied})
+	return h.reports.ask(ctx, hostReport{attached{host: host}, applied})
+}
+
+// reportOver is Report of what a host said over an attachment: agent.ErrDetached
+// when there has been another since, and it would be news.
+func (h *Hub) reportOver(ctx context.Context, from attached, applied []*feed.Applied) error {
+	if len(applied) == 0 {
+		return nil
+	}
+	return h.reports.ask(ctx, hostReport{from, applied})
+}
+
+// stillAttached is the fence of the transaction that stores reports.
+func (h *Hub) stillAttached(tx *store.Tx, list []hostReport) error {
+	var hosts []string
+	for _, r := range list {
+		if r.attachment != 0 && len(r.applied) > 0 {
+			hosts = append(hosts, r.host)
+		}
+	}
+	if len(hosts) == 0 {
+		return nil
+	}
+	present, err := h.attachments(tx, hosts...)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.attachment != 0 && len(r.applied) > 0 && present[r.host] != r.attachment {
+			return agent.ErrDetached
+		}
+	}
+	return nil
 }
 
 // news leaves of reports what may change something.
@@ -49,7 +82,7 @@ func (h *Hub) news(ctx context.Context, reports []hostReport) ([]hostReport, err
 	byKind, places := map[feed.Kind][]hostApplied{}, map[feed.Kind][]place{}
 	left := make([]hostReport, len(reports))
 	for i, r := range reports {
-		left[i] = hostReport{r.host, slices.Clone(r.applied)}
+		left[i] = hostReport{r.attached, slices.Clone(r.applied)}
 		for j, a := range r.applied {
 			switch {
 			case !h.takenTogether(a.Kind):
@@ -116,6 +149,9 @@ func (h *Hub) storeReports(ctx context.Context, reports []hostReport) []error {
 // storeNews stores reports in one transaction.
 func (h *Hub) storeNews(ctx context.Context, list []hostReport) error {
 	return h.store.Tx(ctx, func(tx *store.Tx) error {
+		if err := h.stillAttached(tx, list); err != nil {
+			return err
+		}
 		byKind := map[feed.Kind][]hostApplied{}
 		for _, r := range list {
 			for _, a := range r.applied {

@@ -47,8 +47,9 @@ type ServerOptions struct {
 // them runs as long as the hub's Run.
 func NewServer(o ServerOptions) *Server {
 	s := &Server{hub: o.Hub, store: o.Store, agents: o.Agents, log: o.Logger, beats: newBeats(), patience: cmp.Or(o.Patience, time.Minute)}
-	s.hellos = &turns[*hello]{most: hellosAtOnce, size: func(*hello) int { return 1 }, do: s.registerAll}
+	s.hellos = &turns[*hello]{most: hellosAtOnce, size: (*hello).weight, do: s.registerAll}
 	o.Hub.beside = append(o.Hub.beside, s.keepBeats)
+	o.Hub.attachments = o.Agents.Attachments
 	return s
 }
 
@@ -83,12 +84,12 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 		return connect.NewError(connect.CodePermissionDenied, errors.New("the certificate is of another host"))
 	}
 	ctx = identity.System(ctx)
-	if s.hub.registered(hello) {
-		s.beats.add(hello.Host)
-	} else if err := s.register(ctx, hello.Host, hello.Functions, hello); err != nil {
+	from := attached{host: hello.Host}
+	if from.attachment, err = s.attach(ctx, hello); err != nil {
 		s.log.Error("agents cannot be registered", "host", hello.Host, "error", err)
 		return connect.NewError(connect.CodeUnavailable, errors.New("the agents cannot be registered now"))
 	}
+	s.beats.add(from.beat())
 	if err := s.hub.Current(ctx); err != nil {
 		return connect.NewError(connect.CodeUnavailable, errors.New("the database cannot be read now"))
 	}
@@ -100,11 +101,11 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 	said := &reported{some: make(chan struct{}, 1)}
 	var storing sync.WaitGroup
 	storing.Go(func() {
-		if err := s.storeReported(ctx, hello.Host, said); err != nil {
+		if err := s.storeReported(ctx, from, said); err != nil {
 			cancel(err)
 		}
 	})
-	go func() { cancel(s.receive(ctx, hello.Host, stream, said)) }()
+	go func() { cancel(s.receive(ctx, from, stream, said)) }()
 	err = s.send(ctx, view, stream, len(hello.Have))
 	cancel(err)
 	storing.Wait()
@@ -195,7 +196,7 @@ func (w *watched) look() {
 
 // receive takes what the host says until the stream ends. Heartbeats do not
 // wait for reports to be stored: a busy database makes no host look dead.
-func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], said *reported) error {
+func (s *Server) receive(ctx context.Context, from attached, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], said *reported) error {
 	for {
 		m, err := stream.Receive()
 		if err != nil {
@@ -205,15 +206,23 @@ func (s *Server) receive(ctx context.Context, host string, stream *connect.BidiS
 		case *feed.AgentMessage_Report:
 			said.add(body.Report.Applied)
 		case *feed.AgentMessage_Heartbeat:
-			s.beats.add(host)
+			s.beats.add(from.beat())
 			if len(body.Heartbeat.Functions) > 0 {
-				if err := s.register(ctx, host, body.Heartbeat.Functions, nil); err != nil {
-					return s.notStored(host, err)
+				if err := s.reconfigure(ctx, from, body.Heartbeat.Functions); err != nil {
+					return s.notStored(from.host, err)
 				}
 			}
 		}
 	}
 }
+
+// attached is who speaks over a stream.
+type attached struct {
+	host       string
+	attachment int64
+}
+
+func (a attached) beat() map[string]int64 { return map[string]int64{a.host: a.attachment} }
 
 // reported is what a host has said of objects and is not yet stored.
 type reported struct {
@@ -241,15 +250,15 @@ func (r *reported) take() []*feed.Applied {
 }
 
 // storeReported stores what a host says of objects, in its order, until ctx ends.
-func (s *Server) storeReported(ctx context.Context, host string, said *reported) error {
+func (s *Server) storeReported(ctx context.Context, from attached, said *reported) error {
 	for {
 		select {
 		case <-said.some:
 		case <-ctx.Done():
 			return nil
 		}
-		if err := s.hub.Report(ctx, host, said.take()); err != nil {
-			return s.notStored(host, err)
+		if err := s.hub.reportOver(ctx, from, said.take()); err != nil {
+			return s.notStored(from.host, err)
 		}
 	}
 }
@@ -257,6 +266,10 @@ func (s *Server) storeReported(ctx context.Context, host string, said *reported)
 // notStored ends a stream. Reports are repeated by an agent that attaches again:
 // that loses none.
 func (s *Server) notStored(host string, err error) error {
+	if errors.Is(err, agent.ErrDetached) {
+		s.log.Info("what a host said here before it attached anew is not stored", "host", host)
+		return ErrSuperseded
+	}
 	s.log.Error("a host's report cannot be stored", "host", host, "error", err)
 	return connect.NewError(connect.CodeUnavailable, errors.New("the report cannot be stored now"))
 }

@@ -42,6 +42,8 @@ func OpenVSwitch(tunnelIP string) *message.Function {
 type Host struct {
 	Name      string
 	Functions []*message.Function
+	// Started is when the host says that its agent was started, in Unix seconds; 0: it does not say.
+	Started int64
 
 	server    *Server
 	transport *http.Transport
@@ -96,7 +98,7 @@ func (h *Host) Open() error {
 	ctx, end := context.WithCancel(context.Background())
 	h.end, h.done = end, make(chan struct{})
 	h.stream = feedconnect.NewFeedClient(&http.Client{Transport: h.transport}, "http://feed").Attach(ctx)
-	hello := &message.Hello{Host: h.Name, Functions: h.Functions}
+	hello := &message.Hello{Host: h.Name, Functions: h.Functions, Started: h.Started}
 	h.mu.Lock()
 	h.synced = false
 	for key, o := range h.objects {
@@ -146,6 +148,9 @@ func (h *Host) Detach() {
 	h.transport.CloseIdleConnections()
 	h.end = nil
 }
+
+// Ended is closed when the stream has ended.
+func (h *Host) Ended() <-chan struct{} { return h.done }
 
 // Report tells the server what became of objects.
 func (h *Host) Report(applied ...*message.Applied) error {

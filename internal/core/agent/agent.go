@@ -53,6 +53,7 @@ type Configuration struct {
 	DatapathType   string            `json:"datapath_type"`
 	OVSHybridPlug  bool              `json:"ovs_hybrid_plug"`
 	Bridge         string            `json:"integration_bridge"`
+	AgentMode      string            `json:"agent_mode"`
 }
 
 // Configuration decodes the agent's configurations; what is malformed reads as empty.
@@ -76,6 +77,8 @@ var Schema = store.Schema{Module: "core/agent", Steps: [][]string{{
 		availability_zone VARCHAR(255), admin_state_up BOOLEAN NOT NULL, configurations TEXT NOT NULL,
 		started_at VARCHAR(32) NOT NULL, heartbeat_timestamp VARCHAR(32) NOT NULL, registered_at VARCHAR(32) NOT NULL,
 		UNIQUE (host, agent_type))`,
+}, {
+	attachmentTable,
 }}}
 
 // Options of New.

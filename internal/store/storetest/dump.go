@@ -48,7 +48,7 @@ func Source(t testing.TB, connection string) (driver, source string) {
 	return "mysql", "root@unix(" + u.Query().Get("unix_socket") + ")/" + name
 }
 
-// Rows reads all tables but those in which the store keeps order and servers their leases: table → primary key → row as text.
+// Rows reads all tables but those in which the store keeps order, servers their leases and hosts their attachments: table → primary key → row as text.
 func Rows(t testing.TB, connection string) map[string]map[string]string {
 	t.Helper()
 	driver, source := Source(t, connection)
@@ -73,7 +73,7 @@ func Rows(t testing.TB, connection string) map[string]map[string]string {
 	all := map[string]map[string]string{}
 	for _, table := range column(t, db, tables) {
 		switch table {
-		case "event", "event_base", "event_floor", "commit_order", "lease", "schema_version", "schema_progress":
+		case "agent_attachment", "event", "event_base", "event_floor", "commit_order", "lease", "schema_version", "schema_progress":
 			continue
 		}
 		all[table] = contents(t, db, table, column(t, db, fmt.Sprintf(keys, table)))
