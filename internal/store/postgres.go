@@ -618,6 +618,9 @@ func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
 		c.start(beginUpgrade, time.Hour)
 		talk := &conversation{remote: c, careful: true}
 		tx := &Tx{c: talk, dialect: s, writable: true}
+		if err := lockFirst(tx, schemas); err != nil {
+			return err
+		}
 		if err := upgradeAtOnce(tx, schemas); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,27 +43,6 @@ func All(schemas ...Schema) []Schema { return append([]Schema{base}, schemas...)
 
 // commitTurn numbers the writing transactions of PostgreSQL; other databases do without.
 const commitTurn = "CREATE SEQUENCE commit_turn"
-
-// Upgrade brings all modules to their newest version, in the given order. On a
-// database that can undo changes of tables it is one transaction; on one that
-// cannot (MariaDB) it resumes after the last statement that was carried out. A
-// database that is newer than this program is refused.
-func (s *Store) Upgrade(ctx context.Context, schemas ...Schema) error {
-	for attempt := 1; ; attempt++ {
-		err := s.backend.upgrade(ctx, schemas)
-		if errors.Is(err, errAgain) && attempt < upgradeAttempts && ctx.Err() == nil {
-			s.log.Warn("the upgrade of the database lost against what others do there, and begins again", "error", err)
-			continue
-		}
-		if errors.Is(err, errLost) || errors.Is(err, errAgain) {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return err
-	}
-}
-
-// upgradeAttempts bounds how often an upgrade that met others' locks in the wrong order is tried.
-const upgradeAttempts = 10
 
 // Version is what a database has of a module.
 type Version struct {

@@ -9,9 +9,9 @@ import (
 	"isospin/internal/store/storetest"
 )
 
-// TestUpgradeBesideReaders: a reader that has read one table and now wants
-// another, of which an upgrade has changed that one and waits for the first.
-// PostgreSQL ends one of both; the upgrade is told to, and begins again.
+// TestUpgradeBesideReaders: a reader has read one table and now wants another,
+// while an upgrade that is to change both waits for the first. The upgrade gives
+// way before PostgreSQL ends either, and comes through after the reader.
 func TestUpgradeBesideReaders(t *testing.T) {
 	connection := storetest.NewOf(t, storetest.PostgreSQL)
 	reader, upgraded := open(t, connection), open(t, connection)
