@@ -31,7 +31,6 @@ var unserved = map[string]string{
 	"extensions/vpnaas/ipsecpolicies":   "VPNs",
 	"extensions/vpnaas/services":        "VPNs",
 	"extensions/vpnaas/siteconnections": "VPNs",
-	"extensions/vlantransparent":        "no driver carries VLANs of instances",
 }
 
 // uncalled are functions whose API is not served, of packages that are used.

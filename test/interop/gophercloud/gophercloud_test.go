@@ -36,6 +36,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/segments"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/subnetpools"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/trunks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/vlantransparent"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
@@ -216,6 +217,16 @@ func TestGophercloud(t *testing.T) {
 	_, err = networks.Update(ctx, c, inside.ID, networks.UpdateOpts{Name: &name, RevisionNumber: old}).Extract()
 	stale(t, err)
 	tags(t, c, "networks", inside.ID)
+	var trunked struct {
+		networks.Network
+		vlantransparent.TransparentExt
+	}
+	good(t, networks.Create(ctx, c, vlantransparent.CreateOptsExt{VLANTransparent: &on, CreateOptsBuilder: networks.CreateOpts{Name: "trunked"}}).ExtractInto(&trunked))
+	page = must[pagination.Page](t)(networks.List(c, vlantransparent.ListOptsExt{VLANTransparent: &on, ListOptsBuilder: networks.ListOpts{}}).AllPages(ctx))
+	if list := must[[]networks.Network](t)(networks.ExtractNetworks(page)); !trunked.VLANTransparent || len(list) != 1 || list[0].ID != trunked.ID {
+		t.Errorf("networks with VLANs of guests: %+v, %v", trunked, list)
+	}
+	good(t, networks.Delete(ctx, c, trunked.ID).ExtractErr())
 
 	// Subnets and pools.
 	gateway := "203.0.113.1"
