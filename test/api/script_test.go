@@ -34,7 +34,8 @@ import (
 //	rows: network +1 ~1 -1, port +1   what became of the tables since the heading or the last "rows:"
 //	events: create network $n, …      and which events there were
 //	attach h1 10.0.0.1                a host attaches to the feed; with "router" behind, it
-//	                                  also carries routers
+//	                                  also carries routers, with "dvr" says to be of Neutron's kind
+//	                                  that has a part of each distributed one
 //	report h1 $port ACTIVE dhcp       and reports on a port, as its Open vSwitch (default) or DHCP agent
 //	report h1 trunk:$trunk ERROR      or on a trunk
 //	config [ml2] x = y                at the top: configuration of the server
@@ -187,8 +188,8 @@ func (p *player) section(t *testing.T, steps []step) {
 			words := append(strings.Fields(rest), "", "")
 			name := words[0]
 			functions := []*message.Function{servertest.OpenVSwitch(words[1]), {AgentType: "DHCP agent", Binary: "neutron-dhcp-agent", Topic: "N/A", AvailabilityZone: "nova", Configurations: `{}`}}
-			if words[2] == "router" {
-				functions = append(functions, &message.Function{AgentType: "L3 agent", Binary: "neutron-l3-agent", Topic: "l3_agent", AvailabilityZone: "nova", Configurations: `{"agent_mode": "legacy"}`})
+			if mode := map[string]string{"router": "legacy", "dvr": "dvr"}[words[2]]; mode != "" {
+				functions = append(functions, &message.Function{AgentType: "L3 agent", Binary: "neutron-l3-agent", Topic: "l3_agent", AvailabilityZone: "nova", Configurations: fmt.Sprintf(`{"agent_mode": %q}`, mode)})
 			}
 			h := p.Host(name, functions...)
 			h.Attach(p.whole)

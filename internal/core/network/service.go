@@ -84,6 +84,8 @@ type Service struct {
 	// Ranges tells from which ranges the networks of a project get their ids, when
 	// set. Default: those of the configuration, for everybody.
 	Ranges func(tx *store.Tx, driver RangedDriver, project string) (Ranges, error)
+	// BeforeRenumber hooks check whether a network's segment may get another number.
+	BeforeRenumber []func(ctx context.Context, tx *store.Tx, n *Network) error
 	// BeforeDelete hooks check and take along what belongs to a network, in order.
 	BeforeDelete []func(ctx context.Context, tx *store.Tx, n *Network) error
 	// BeforeUpdate hooks refuse updates that what belongs to a network forbids.
@@ -503,7 +505,7 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 		}
 	}
 	if v, ok := body.Values["provider:segmentation_id"].(int64); ok {
-		if err := s.renumber(tx, want, int(v)); err != nil {
+		if err := s.renumber(ctx, tx, want, int(v)); err != nil {
 			return err
 		}
 	}
@@ -545,9 +547,14 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Network, 
 }
 
 // renumber gives the only segment of a VLAN network another VLAN.
-func (s *Service) renumber(tx *store.Tx, n *Network, id int) error {
+func (s *Service) renumber(ctx context.Context, tx *store.Tx, n *Network, id int) error {
 	if len(n.Segments) != 1 {
 		return fault.InvalidInput("Provider network attributes can be updated only in provider networks with a single segment.")
+	}
+	for _, hook := range s.BeforeRenumber {
+		if err := hook(ctx, tx, n); err != nil {
+			return err
+		}
 	}
 	if n.Segments[0].NetworkType != "vlan" {
 		return fault.InvalidInput("Only VLAN type networks can be updated.")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"isospin/internal/core/agent"
 	"isospin/internal/core/network"
@@ -495,4 +496,27 @@ func containsIP(list []FixedIP, f FixedIP) bool {
 		}
 	}
 	return false
+}
+
+// checkRenumber refuses another VLAN for a network with ports that are bound to what
+// no agent follows: those of drivers without agents, and those whose agents are gone.
+func (s *Service) checkRenumber(_ context.Context, tx *store.Tx, n *network.Network) error {
+	agents, err := s.options.Agents.OfType(tx, agent.OpenVSwitch)
+	if err != nil {
+		return err
+	}
+	followed := []string{VIFUnbound, VIFBindingFailed}
+	for range agents {
+		followed = append(followed, "ovs")
+	}
+	bound := "ovs"
+	if len(agents) == 0 {
+		bound = vifNone
+	}
+	var others int
+	if err := tx.Row("SELECT COUNT(*) FROM port WHERE network_id = ? AND vif_type NOT IN (?, ?, ?, ?, ?)",
+		[]any{n.ID, VIFUnbound, VIFBindingFailed, bound, vifNone, "distributed"}, &others); err != nil || others == 0 {
+		return err
+	}
+	return fault.InvalidInput("Provider network attribute provider:segmentation_id cannot be updated if any port in the network has not the following binding:vif_type: %s", strings.Join(followed, ", "))
 }

@@ -95,6 +95,7 @@ func New(o Options) *Service {
 	o.Subnets.AfterUpdate = append(o.Subnets.AfterUpdate, func(ctx context.Context, tx *store.Tx, _, n *subnet.Subnet) error {
 		return s.ensureDHCP(ctx, tx, n.NetworkID)
 	})
+	o.Networks.BeforeRenumber = append(o.Networks.BeforeRenumber, s.checkRenumber)
 	o.Subnets.BeforeDelete = append(o.Subnets.BeforeDelete, s.releaseSubnet)
 	o.Subnets.AfterDelegation = append(o.Subnets.AfterDelegation, s.renumber)
 	o.Subnets.BeforeUpdate = append(o.Subnets.BeforeUpdate, s.checkGatewayChange)

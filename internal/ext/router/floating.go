@@ -155,8 +155,15 @@ func (s *service) resolve(ctx context.Context, tx *store.Tx, f *FloatingIP, port
 		return association{}, fault.New(fault.NotFound, "ExternalGatewayForFloatingIPNotFound", "External network %s is not reachable from subnet %s.  Therefore, cannot associate Port %s with a Floating IP.",
 			f.FloatingNetworkID, address.SubnetID, p.ID)
 	}
+	if r.Distributed && !slices.Contains(bridged, p.VNICType) {
+		return association{}, bad("floatingip", "Port VNIC type is not valid to associate a FIP in DVR mode")
+	}
 	return association{&p.ID, address.IPAddress, r}, nil
 }
+
+// bridged are the types of ports that hosts have on a bridge: those of others
+// have no floating IP by a distributed router.
+var bridged = []string{"normal", "smart-nic"}
 
 // internalAddress is the port's address that was asked for, or its only IPv4 address.
 func internalAddress(p *port.Port, fixed netip.Addr) (port.FixedIP, error) {

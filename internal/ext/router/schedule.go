@@ -75,7 +75,7 @@ func (s *service) choose(tx *store.Tx, r *Router, adding *network.Network, excep
 		zones = config.DefaultAvailabilityZones.Of(s.core.Config)
 	}
 	for _, a := range agents {
-		if a.Host == except || len(zones) > 0 && (a.AvailabilityZone == nil || !slices.Contains(zones, *a.AvailabilityZone)) {
+		if a.Host == except || distributing(a) || len(zones) > 0 && (a.AvailabilityZone == nil || !slices.Contains(zones, *a.AvailabilityZone)) {
 			continue
 		}
 		ok, err := s.reachesAll(tx, a.Host, networks)
@@ -268,6 +268,13 @@ func (s *service) routersOfAgent(ctx context.Context, c resource.Call) (any, err
 	return map[string]any{"routers": list}, nil
 }
 
+// distributing tells whether an agent says that it carries the part of distributed
+// routers that is on every host, and no whole router.
+func distributing(a *agent.Agent) bool {
+	mode := a.Configuration().AgentMode
+	return mode == "dvr" || mode == "dvr_no_external"
+}
+
 func (s *service) addToAgent(ctx context.Context, c resource.Call) (any, error) {
 	members, _ := c.Body.(map[string]any)
 	id, ok := members["router_id"].(string)
@@ -282,6 +289,9 @@ func (s *service) addToAgent(ctx context.Context, c resource.Call) (any, error) 
 		a, err := s.core.Agents.Load(tx, c.Params["agent_id"])
 		if err != nil {
 			return err
+		}
+		if a.AgentType == agent.L3 && distributing(a) {
+			return fault.New(fault.Conflict, "DVRL3CannotAssignToDvrAgent", "Not allowed to manually assign a router to an agent in 'dvr' mode.")
 		}
 		if a.AgentType != agent.L3 || !a.AdminStateUp && !config.EnableServicesOnAgentsWithAdminStateDown.Of(s.core.Config) {
 			return fault.New(fault.NotFound, "InvalidL3Agent", "Agent %s is not a L3 Agent or has been disabled", a.ID)
@@ -308,6 +318,9 @@ func (s *service) removeFromAgent(ctx context.Context, c resource.Call) (any, er
 		a, err := s.core.Agents.Load(tx, c.Params["agent_id"])
 		if err != nil {
 			return err
+		}
+		if distributing(a) {
+			return fault.New(fault.Conflict, "DVRL3CannotRemoveFromDvrAgent", "Not allowed to manually remove a router from an agent in 'dvr' mode.")
 		}
 		r, err := s.routers.Find(ctx, tx, c.Params["router_id"])
 		if err != nil {
