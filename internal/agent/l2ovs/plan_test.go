@@ -171,7 +171,7 @@ func TestPlanDoesNotDependOnHistory(t *testing.T) {
 	base, f := example()
 	p := planned(base, f)
 	old := base
-	for step := range 300 {
+	for step := range 500 {
 		next, facts, changes := clone(old), *f, runtime.Changes{}
 		for range 1 + random.IntN(3) {
 			mutate(random, base, next, &facts, &changes)
@@ -216,7 +216,7 @@ func difference(got, want string) string {
 // mutate changes one thing, and says so as the runtime does.
 func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Changes) {
 	pick := func(keys ...string) string { return keys[random.IntN(len(keys))] }
-	switch random.IntN(12) {
+	switch random.IntN(14) {
 	case 0: // a port goes or comes
 		id := pick("vm", "vm2", "router", "open")
 		if s.Ports[id] != nil {
@@ -299,7 +299,8 @@ func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Chan
 			delete(table.Entries, id)
 		} else {
 			table.Entries[id] = &feed.ForwardingEntry{PortId: id, MacAddress: "fa:16:3e:00:00:1" + pick("1", "2", "3"),
-				IpAddresses: []string{"10.0.0.1" + pick("1", "2", "3")}, TunnelIp: pick("172.31.0.2", "172.31.0.3", "172.31.0.4", "")}
+				IpAddresses: []string{"10.0.0.1" + pick("1", "2", "3")}, TunnelIp: pick("172.31.0.2", "172.31.0.3", "172.31.0.4", ""),
+				PvlanType: pick("", "isolated", "community"), PvlanCommunity: pick("red", "green"), FurtherMacAddresses: []string{pick("00:00:5e:00:01:01", "00:00:5e:00:01:02")}}
 		}
 		s.Forwarding["tenant"] = table
 		if c.Forwarding == nil {
@@ -333,6 +334,24 @@ func mutate(random *rand.Rand, base, s *runtime.State, f *facts, c *runtime.Chan
 		n := proto.CloneOf(s.Networks["tenant"])
 		n.QosPolicyId = pick("", "gold", "silver")
 		s.Networks["tenant"] = n
+	case 12: // a network begins or ceases to carry tags, or to keep its ports apart
+		id := pick("tenant", "provider")
+		n := proto.CloneOf(s.Networks[id])
+		switch random.IntN(3) {
+		case 0:
+			n.VlanTransparent = !n.VlanTransparent
+		case 1:
+			n.Qinq = !n.Qinq
+		case 2:
+			n.Pvlan = !n.Pvlan
+		}
+		s.Networks[id] = n
+	case 13: // a port gets another role
+		if p := s.Ports[pick("vm", "vm2", "open", "router")]; p != nil {
+			p = proto.CloneOf(p)
+			p.PvlanType, p.PvlanCommunity = pick("", "promiscuous", "isolated", "community"), pick("red", "blue")
+			s.Ports[p.Id] = p
+		}
 	case 11: // a packet log goes, comes or changes
 		id := pick("all", "dropped", "accepted")
 		if random.IntN(3) == 0 {
