@@ -234,7 +234,6 @@ type update struct {
 	med          uint32
 	preference   uint32
 	originator   netip.Addr
-	clusters     []uint32
 	communities  []uint64
 	nextHop      netip.Addr
 	reach, gone  []prefixRoute

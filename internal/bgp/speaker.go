@@ -56,8 +56,6 @@ type Speaker struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	listener net.Listener
-
 	mu        sync.Mutex
 	announced map[key]Announcement
 	numbers   map[uint32]uint16 // VNI to number of its route distinguisher
@@ -111,26 +109,44 @@ func New(o Options) (*Speaker, error) {
 	return s, nil
 }
 
-// Start listens, if it is to, and calls the neighbors until Stop.
-func (s *Speaker) Start(ctx context.Context) error {
+// listenRetry is the pause before a socket that could not be had is tried for again.
+const listenRetry = 5 * time.Second
+
+// Start listens, if it is to, and calls the neighbors until Stop. An address
+// that is not there yet is waited for.
+func (s *Speaker) Start(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(ctx)
 	if s.options.Listen.IsValid() {
-		l, err := s.listen(ctx)
-		if err != nil {
-			s.cancel()
-			return fmt.Errorf("BGP: listen on %s: %w", s.options.Listen, err)
-		}
-		s.listener = l
-		s.running.Go(func() { s.accept(ctx, l) })
+		l := s.tryListen(ctx)
 		s.running.Go(func() {
-			<-ctx.Done()
-			l.Close()
+			for ctx.Err() == nil {
+				if l != nil {
+					s.accept(ctx, l)
+					return
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(listenRetry):
+					l = s.tryListen(ctx)
+				}
+			}
+			if l != nil {
+				l.Close()
+			}
 		})
 	}
 	for _, p := range s.peers {
 		s.running.Go(func() { p.run(ctx) })
 	}
-	return nil
+}
+
+func (s *Speaker) tryListen(ctx context.Context) net.Listener {
+	l, err := s.listen(ctx)
+	if err != nil {
+		s.logger.Error("BGP neighbors cannot call", "address", s.options.Listen.String(), "error", err)
+		return nil
+	}
+	return l
 }
 
 // Stop tells the neighbors that it ends, and waits for all that it started.
@@ -225,7 +241,10 @@ func (s *Speaker) set(neighbor netip.Addr, k key, old, now *path, changed map[ui
 	}
 }
 
+// accept takes connections until ctx ends, and closes the listener then.
 func (s *Speaker) accept(ctx context.Context, l net.Listener) {
+	release := context.AfterFunc(ctx, func() { l.Close() })
+	defer release()
 	for {
 		conn, err := l.Accept()
 		if err != nil {

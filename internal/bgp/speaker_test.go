@@ -60,9 +60,7 @@ func start(t *testing.T, last int, as uint32, change func(*bgp.Options), neighbo
 	if s.Speaker, err = bgp.New(o); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	s.Start(context.Background())
 	t.Cleanup(s.Stop)
 	return s
 }

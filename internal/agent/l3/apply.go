@@ -62,6 +62,7 @@ func (r *router) apply(ctx context.Context, w *wanted, there []plug.Plugged) err
 		reconcile.Phase{Name: "settings", Required: true, Run: inside(func() error { return sysctl.Set(w.Settings...) })},
 		reconcile.Phase{Name: "devices that are gone", Run: func(ctx context.Context) error { return r.prune(ctx, w, there) }},
 		reconcile.Phase{Name: "devices", Run: func(ctx context.Context) error { return r.plug(ctx, w) }},
+		reconcile.Phase{Name: "EVPN", Run: func(context.Context) error { return r.applyOverlay(w) }},
 		reconcile.Phase{Name: "neighbors of default routes", Run: func(context.Context) error { return r.watch(w) }},
 		reconcile.Phase{Name: "choice among next hops", Run: inside(func() error { return sysctl.Set(w.Balance...) })},
 		reconcile.Phase{Name: "neighbour proxies", Run: inside(w.Proxies.apply)},

@@ -54,6 +54,7 @@ type Options struct {
 	Logger           *slog.Logger          // optional
 	AvailabilityZone string                // optional; "nova"
 	Metrics          prometheus.Registerer // optional
+	EVPN             *EVPN                 // optional; the host takes part in no EVPN without
 }
 
 // Feature is the L3 agent. Make it with New.
@@ -84,6 +85,8 @@ type Feature struct {
 	timer   *time.Timer
 
 	helpers helperSupport
+	// evpn is nil when the host takes part in none.
+	evpn *evpn
 }
 
 var _ runtime.Feature = (*Feature)(nil)
@@ -127,6 +130,11 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 		}
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
+	if o := f.options.EVPN; o != nil {
+		if f.evpn, err = startEVPN(f.ctx, *o, f); err != nil {
+			return fmt.Errorf("l3: %w", err)
+		}
+	}
 	f.tasks.Go(func() { f.reportMetering(f.ctx) })
 	return nil
 }
@@ -138,6 +146,7 @@ func (f *Feature) Stop() {
 		return
 	}
 	f.cancel()
+	f.evpn.stop()
 	if f.timer != nil {
 		f.timer.Stop()
 	}
@@ -165,7 +174,9 @@ func (f *Feature) Function() *feed.Function {
 		ExternalGateways int      `json:"ex_gw_ports"`
 		Interfaces       int      `json:"interfaces"`
 		FloatingIPs      int      `json:"floating_ips"`
-	}{AgentMode: "legacy", InternalOnly: true, InterfaceDriver: "openvswitch", Extensions: []string{}}
+		// EVPNNeighbors are the states of BGP sessions, by address.
+		EVPNNeighbors map[string]string `json:"evpn_neighbors,omitempty"`
+	}{AgentMode: "legacy", InternalOnly: true, InterfaceDriver: "openvswitch", Extensions: []string{}, EVPNNeighbors: f.evpn.states()}
 	if f.last != nil {
 		for _, r := range f.last.Routers {
 			c.Routers++
@@ -220,6 +231,7 @@ func (f *Feature) Apply(ctx context.Context, want *runtime.State, changes runtim
 		})
 	}
 	_ = group.Wait() // never an error
+	f.evpn.announce(routers, want)
 	f.wakeForDoomed()
 	return results, ctx.Err()
 }
@@ -328,9 +340,11 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 		return !known || p.AdminStateUp
 	}, r.reachable)
 	var without []string
+	overlaid := true
 	if plan != nil {
 		planLimits(plan, wanted, state.QoSPolicies)
 		without = f.planHelpers(ctx, plan, wanted.ConntrackHelpers)
+		overlaid = f.evpn.plan(plan, wanted)
 		err = errors.Join(err, r.apply(ctx, plan, there), f.metering.apply(ctx, wanted))
 	}
 	result := &feed.Applied{
@@ -341,6 +355,9 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 	} else if len(without) > 0 { // the router works in spite of it
 		result.Error = "this host's kernel does not have the connection tracking helpers " + strings.Join(without, ", ")
 		f.logger.Warn("connection tracking helpers are left out", "router", id, "helpers", without)
+	} else if !overlaid {
+		result.Error = "this host takes part in no EVPN: [evpn] local_as is not set"
+		f.logger.Warn("the VNI of a router is not served", "router", id, "vni", wanted.EvpnVni)
 	}
 	return result
 }
@@ -353,6 +370,7 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 	if r != nil {
 		r.silence(true)
 	}
+	f.evpn.forget(id)
 	var failed []error
 	for _, d := range there {
 		if err := f.plugger.Unplug(ctx, d.PortID); err != nil {
@@ -362,7 +380,10 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 	name := NamespacePrefix + id
 	// Ours by the record, or by the mark of the devices in it.
 	if len(failed) == 0 && validID(id) && (f.record.has(name) || len(there) > 0) {
-		if err := netns.Delete(name); err != nil {
+		// Now, not when the kernel comes to it: the VNI may be another router's next.
+		if err := removeOverlays(name, ""); err != nil {
+			failed = append(failed, err)
+		} else if err := netns.Delete(name); err != nil {
 			failed = append(failed, err)
 		} else if err := f.record.remove(name); err != nil {
 			failed = append(failed, err)

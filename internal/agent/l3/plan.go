@@ -38,6 +38,8 @@ type wanted struct {
 	// Watched are the neighbors that default routes go to, if they are to be asked whether they are there.
 	Watched []neighbor
 	Proxies neighbourProxies
+	// Overlay is the router's part in an EVPN; nil: it has none.
+	Overlay *overlay
 }
 
 // translation is what the rules translate, for telling which tracked flows
