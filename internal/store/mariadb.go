@@ -659,8 +659,8 @@ func (c *mariadbSession) judge(err error, table string) error {
 		if errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, io.EOF) || errors.As(err, &network) {
 			c.lot = &fateError{errLost, err}
 		}
-	case e.Number == 1213 || e.Number == 1205 || e.Number == 1020:
-		// Deadlock (on Galera also: another node was first), lock timeout, the row has changed.
+	case e.Number == 1213 || e.Number == 1205 || e.Number == 1020 || e.Number == 1412:
+		// Deadlock (on Galera also: another node was first), lock timeout, the row or the table has changed.
 		c.lot = &fateError{errAgain, err}
 	case lostNumber(e.Number):
 		c.lot = &fateError{errLost, err}
