@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -38,6 +39,10 @@ type Bridge struct {
 	actual map[key]uint64
 	// refused are wanted flows that the switch does not take, by cookie.
 	refused map[uint64]Refusal
+	// idle is a connection for the next bundle, kept while the bridge is followed.
+	mu       sync.Mutex
+	followed bool
+	idle     *channel
 	// meters are the meters of ours that are believed to be there; nil: not known.
 	meters map[uint32]Meter
 	// refusedMeters are wanted meters that the switch does not take.
@@ -239,7 +244,16 @@ func (b *Bridge) bundle(ctx context.Context, add []Flow, gone []uint64) error {
 		text.WriteString(strconv.FormatUint(cookie, 16))
 		text.WriteString("/-1\n")
 	}
-	_, err := b.run(ctx, strings.NewReader(text.String()), "--bundle", "add-flows", b.target(), "-")
+	ctx, cancel := context.WithTimeout(ctx, b.options.Timeout)
+	defer cancel()
+	r, err := b.newRelay(ctx)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", b.options.Name, err)
+	}
+	_, err = b.run(ctx, strings.NewReader(text.String()), "--no-names", "--bundle", "add-flows", r.target(), "-")
+	if broken := r.close(); err != nil && broken != nil {
+		err = fmt.Errorf("bridge %s: %w", b.options.Name, broken)
+	}
 	return err
 }
 

@@ -2,9 +2,6 @@ package openflow
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"io"
 	"net"
 	"time"
 )
@@ -28,6 +25,8 @@ const (
 // all flows, or the bridge was made again. The first connection is not told.
 // It returns when ctx ends.
 func (b *Bridge) Follow(ctx context.Context, attached func()) {
+	b.setFollowed(true)
+	defer b.setFollowed(false)
 	first := true
 	b.keep(ctx, nil, func() {
 		if !first {
@@ -71,18 +70,9 @@ func (b *Bridge) attend(ctx context.Context, greeting []byte, connected func(), 
 		return err
 	}
 	told := false
-	header := make([]byte, ofHeader)
 	for {
-		if _, err := io.ReadFull(conn, header); err != nil {
-			return err
-		}
-		size := int(binary.BigEndian.Uint16(header[2:]))
-		if size < ofHeader {
-			return fmt.Errorf("message of %d bytes", size)
-		}
-		message := make([]byte, size)
-		copy(message, header)
-		if _, err := io.ReadFull(conn, message[ofHeader:]); err != nil {
+		message, err := readMessage(conn)
+		if err != nil {
 			return err
 		}
 		if !told { // its HELLO
