@@ -90,7 +90,13 @@ func (r *relay) cut(away bool) {
 // behind makes a database of the kind and a relay in front of it.
 func behind(t *testing.T, kind string) (*relay, string) {
 	t.Helper()
-	u, err := url.Parse(storetest.NewOf(t, kind))
+	return inFront(t, kind, storetest.NewOf(t, kind))
+}
+
+// inFront makes a relay in front of a database, and returns the connection through it.
+func inFront(t *testing.T, kind, connection string) (*relay, string) {
+	t.Helper()
+	u, err := url.Parse(connection)
 	if err != nil {
 		t.Fatal(err)
 	}

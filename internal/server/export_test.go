@@ -5,6 +5,9 @@ import "time"
 // Limits bound how long clients may take.
 type Limits struct{ ReadHeader, Read, Write, Idle time.Duration }
 
+// Watches is how many are open.
+func (s *Server) Watches() int { return s.watch.Watches() }
+
 // Limits returns those of the API.
 func (s *Server) Limits() Limits {
 	return Limits{s.edge.ReadHeaderTimeout, s.edge.ReadTimeout, s.edge.WriteTimeout, s.edge.IdleTimeout}

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -463,21 +464,40 @@ func TestWatchOfASlowClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET /v2.0/watch?since=%d HTTP/1.1\r\nHost: x\r\nX-Auth-Token: admin\r\n\r\n", since)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	// It takes a little now and then: one that takes nothing at all is cut off
+	// after a while, and how long the requests take is the machine's business.
+	var begun bytes.Buffer
+	written, sipping := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sipping)
+		for {
+			select {
+			case <-written:
+				return
+			case <-time.After(500 * time.Millisecond):
+				if _, err := io.CopyN(&begun, answer.Body, 16<<10); err != nil {
+					return // so will be said below
+				}
+			}
+		}
+	}()
 	// Long enough for the sockets' buffers to be full: descriptions of 250 letters, in 120 ports of one request.
 	item := fmt.Sprintf(`{"network_id":%q,"description":%q}`, network, strings.Repeat("x", 250))
 	for range 60 {
 		c.expect("admin", "POST /ports", `{"ports":[`+strings.TrimSuffix(strings.Repeat(item+",", 120), ",")+`]}`, 201)
 	}
 	c.server.Settle(t)
-	if err := conn.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+	close(written)
+	<-sipping
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
+	lines := bufio.NewScanner(io.MultiReader(&begun, answer.Body))
 	lines.Buffer(nil, 1<<20)
 	last, told := "", since
 	for lines.Scan() {

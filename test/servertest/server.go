@@ -214,7 +214,7 @@ func (s *Server) Settle(t testing.TB) {
 // Eventually waits for a condition, with a deadline.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 50*time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it did not come to pass in time: %s", what)

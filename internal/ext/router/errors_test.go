@@ -423,7 +423,9 @@ func TestFloatingIPRefusals(t *testing.T) {
 			return []string{"PORT", p}, w.project.TryDelete("port", p)
 		}, fault.Conflict, "FipAssociated", "Unable to complete the operation on port PORT because the port still has an associated floating IP."},
 		{"address taken off the port", func(w *world) ([]string, error) {
-			_, p, _ := w.associated()
+			w.attached()
+			p := w.project.Create("port", `{"network_id": %q, "fixed_ips": [{"ip_address": "10.0.0.5"}]}`, w.private).ID()
+			w.project.Create("floatingip", `{"floating_network_id": %q, "port_id": %q}`, w.external, p)
 			return []string{"PORT", p}, last(w.project.TryUpdate("port", p, `{"fixed_ips": [{"ip_address": "10.0.0.77"}]}`))
 		}, fault.Invalid, "BadRequest", "Bad port request: Cannot update the fixed_ips of the port PORT, because its original fixed_ip has been associated to a floating ip."},
 	})
