@@ -19,6 +19,7 @@ import (
 	message "isospin/api/feed"
 	"isospin/internal/feed"
 	"isospin/internal/identity/keystone/keystonetest"
+	"isospin/internal/notify/placement/placementtest"
 	"isospin/internal/store"
 	"isospin/internal/store/storetest"
 	"isospin/test/servertest"
@@ -38,6 +39,9 @@ import (
 //	                                  that has a part of each distributed one
 //	report h1 $port ACTIVE dhcp       and reports on a port, as its Open vSwitch (default) or DHCP agent
 //	report h1 trunk:$trunk ERROR      or on a trunk
+//	placement h1                      at the top: there is a Placement, with that compute node;
+//	placement consume ID PROVIDER CLASS N   allocates to an instance there; "limit PROVIDER
+//	                                  CLASS N", "overtake N" and "forbid TEXT" are as in placementtest
 //	config [ml2] x = y                at the top: configuration of the server
 //	caller NAME PROJECT ROLE,ROLE     at the top: Keystone decides who calls, and NAME is
 //	                                  a token: "X-Auth-Token: NAME". Without one, it is admin's.
@@ -86,6 +90,8 @@ type player struct {
 	errors *errorLog
 	filled map[int]string // answers to be written into the file, by line
 	cloud  bool           // callers have tokens
+	// placement is that of the scripts that have one.
+	placement *placementtest.Placement
 }
 
 type step struct {
@@ -100,6 +106,7 @@ func play(t *testing.T, file string, errors *errorLog) {
 	}
 	var conf strings.Builder
 	var cloud *keystonetest.Keystone
+	var scheduler *placementtest.Placement
 	type section struct {
 		title string
 		steps []step
@@ -110,6 +117,9 @@ func play(t *testing.T, file string, errors *errorLog) {
 		case strings.TrimSpace(line) == "" || strings.HasPrefix(line, "# "):
 		case strings.HasPrefix(line, "config "):
 			conf.WriteString(strings.Replace(strings.TrimPrefix(line, "config "), "] ", "]\n", 1) + "\n")
+		case strings.HasPrefix(line, "placement ") && len(sections) == 0:
+			scheduler = placementtest.New(t, strings.Fields(line)[1:]...)
+			conf.WriteString(scheduler.Config())
 		case strings.HasPrefix(line, "caller "):
 			words := strings.Fields(line)
 			if len(words) != 4 {
@@ -134,7 +144,7 @@ func play(t *testing.T, file string, errors *errorLog) {
 			s.steps = append(s.steps, step{i + 1, line})
 		}
 	}
-	p := &player{whole: t, Server: servertest.Start(t, servertest.Networks+conf.String()), vars: map[string]string{"$long": strings.Repeat("x", 4096)}, hosts: map[string]*servertest.Host{}, file: file, errors: errors, filled: map[int]string{}, cloud: cloud != nil}
+	p := &player{whole: t, Server: servertest.Start(t, servertest.Networks+conf.String()), vars: map[string]string{"$long": strings.Repeat("x", 4096)}, hosts: map[string]*servertest.Host{}, file: file, errors: errors, filled: map[int]string{}, cloud: cloud != nil, placement: scheduler}
 	defer p.write(t)
 	for _, s := range sections {
 		if !t.Run(s.title, func(t *testing.T) { p.section(t, s.steps) }) && !*update {
@@ -194,6 +204,8 @@ func (p *player) section(t *testing.T, steps []step) {
 			h := p.Host(name, functions...)
 			h.Attach(p.whole)
 			p.hosts[name] = h
+		case "placement":
+			p.place(t, at, strings.Fields(p.expand(rest)))
 		case "report":
 			p.report(t, at, strings.Fields(rest))
 		default:
@@ -435,6 +447,30 @@ func (p *player) checkEvents(t *testing.T, at, want string) {
 	}
 	if !ok {
 		t.Errorf("%s\nevents: %s", p.expand(at), strings.Join(have, ", "))
+	}
+}
+
+// place changes what Placement has.
+func (p *player) place(t *testing.T, at string, words []string) {
+	number := func(i int) int64 {
+		n, err := strconv.ParseInt(words[i], 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", at, err)
+		}
+		return n
+	}
+	words = append(words, "", "", "", "", "")
+	switch words[0] {
+	case "consume":
+		p.placement.Consume(words[1], words[2], map[string]int64{words[3]: number(4)})
+	case "limit":
+		p.placement.Limit(words[1], words[2], number(3))
+	case "overtake":
+		p.placement.Overtake(int(number(1)))
+	case "forbid":
+		p.placement.Forbid(strings.TrimSpace(strings.Join(words[1:], " ")))
+	default:
+		t.Fatalf("%s: no such word", at)
 	}
 }
 

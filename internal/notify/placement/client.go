@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"isospin/internal/config"
 	"isospin/internal/fault"
@@ -53,6 +54,8 @@ type answerError struct {
 	status       int
 	// code says more than the status, e.g. placement.concurrent_update.
 	code, detail string
+	// text is the whole answer.
+	text string
 }
 
 func (e *answerError) Error() string {
@@ -77,7 +80,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if a.Status/100 != 2 {
-		e := &answerError{method: method, path: path, status: a.Status}
+		e := &answerError{method: method, path: path, status: a.Status, text: string(a.Body)}
 		var b struct {
 			Errors []struct{ Code, Detail string } `json:"errors"`
 		}
@@ -127,7 +130,11 @@ func (c *Client) Allocate(ctx context.Context, consumer string, d Difference) er
 	path := "/allocations/" + consumer
 	for range tries {
 		var have allocations
-		if err := c.call(ctx, http.MethodGet, path, nil, &have); err != nil {
+		err := c.call(ctx, http.MethodGet, path, nil, &have)
+		if e := (*answerError)(nil); errors.As(err, &e) && e.status/100 == 4 {
+			return fault.New(fault.Unmapped, "PlacementClientError", "Placement Client Error (4xx): %s", strings.ReplaceAll(e.text, "\n", " "))
+		}
+		if err != nil {
 			return fmt.Errorf("allocations of %s: %w", consumer, err)
 		}
 		if len(have.Allocations) == 0 {
@@ -151,7 +158,7 @@ func (c *Client) Allocate(ctx context.Context, consumer string, d Difference) er
 				delete(have.Allocations, provider)
 			}
 		}
-		err := c.call(ctx, http.MethodPut, path, have, nil)
+		err = c.call(ctx, http.MethodPut, path, have, nil)
 		switch {
 		case overtaken(err):
 			continue

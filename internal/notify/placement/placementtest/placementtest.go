@@ -43,6 +43,8 @@ type Placement struct {
 	// capacity is the most that all consumers may have together, by provider and class.
 	capacity map[string]map[string]int64
 	away     bool
+	// forbidden is what requests are refused with; empty: they are not.
+	forbidden string
 	// overtake is the number of changes that are still to be answered with a
 	// conflict of generations.
 	overtake int
@@ -71,6 +73,13 @@ func (p *Placement) Away(away bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.away = away
+}
+
+// Forbid makes Placement answer 403 with a text, or with an empty one no longer.
+func (p *Placement) Forbid(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forbidden = text
 }
 
 // Overtake has the next changes of providers and allocations refused as if
@@ -154,6 +163,9 @@ func (p *Placement) answer(r cloudtest.Request) (int, string) {
 	defer p.mu.Unlock()
 	if p.away {
 		return http.StatusServiceUnavailable, ""
+	}
+	if p.forbidden != "" {
+		return http.StatusForbidden, p.forbidden
 	}
 	if v := r.Header.Get("OpenStack-API-Version"); v != "placement 1.29" {
 		return refuse(http.StatusNotAcceptable, "placement.undefined_code")
