@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"isospin/internal/agent/l3/bfd"
+	"isospin/internal/agent/l3/pd"
 	"isospin/internal/agent/l3/radv"
 	"isospin/internal/agent/plug"
 	"isospin/internal/kernel/conntrack"
@@ -35,6 +36,9 @@ type router struct {
 	stale   bool
 	senders map[string]*radv.Sender // by device
 	watched map[neighbor]*bfd.Session
+	// delegated asks for the prefixes that delegation says; nil: none are wanted.
+	delegated  *pd.Client
+	delegation *delegation
 }
 
 // apply makes the router be as w says. What fails is in the error; what can be
@@ -60,9 +64,12 @@ func (r *router) apply(ctx context.Context, w *wanted, there []plug.Plugged) err
 		})},
 		reconcile.Phase{Name: "tracked flows", Run: inside(func() error { return r.endFlows(w) })},
 		reconcile.Phase{Name: "settings", Required: true, Run: inside(func() error { return sysctl.Set(w.Settings...) })},
+		// They are released over the device that goes.
+		reconcile.Phase{Name: "prefixes that are asked for no longer", Run: func(context.Context) error { r.undelegate(w); return nil }},
 		reconcile.Phase{Name: "devices that are gone", Run: func(ctx context.Context) error { return r.prune(ctx, w, there) }},
 		reconcile.Phase{Name: "devices", Run: func(ctx context.Context) error { return r.plug(ctx, w) }},
 		reconcile.Phase{Name: "EVPN", Run: func(context.Context) error { return r.applyOverlay(w) }},
+		reconcile.Phase{Name: "delegated prefixes", Run: func(context.Context) error { r.delegate(w); return nil }},
 		reconcile.Phase{Name: "neighbors of default routes", Run: func(context.Context) error { return r.watch(w) }},
 		reconcile.Phase{Name: "choice among next hops", Run: inside(func() error { return sysctl.Set(w.Balance...) })},
 		reconcile.Phase{Name: "neighbour proxies", Run: inside(w.Proxies.apply)},
@@ -255,6 +262,10 @@ func (r *router) reachable(n neighbor) bool {
 
 // silence ends what the router says of itself; retire tells the hosts, see radv.
 func (r *router) silence(retire bool) {
+	if r.delegated != nil {
+		r.delegated.Stop(false) // whoever serves the router next goes on with the leases
+		r.delegated, r.delegation = nil, nil
+	}
 	for n, s := range r.watched {
 		s.Stop()
 		delete(r.watched, n)

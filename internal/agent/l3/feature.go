@@ -55,6 +55,8 @@ type Options struct {
 	AvailabilityZone string                // optional; "nova"
 	Metrics          prometheus.Registerer // optional
 	EVPN             *EVPN                 // optional; the host takes part in no EVPN without
+	// Enterprise is the number of identifiers that ask for prefixes; 0: they are made of gateways' MAC addresses. // optional
+	Enterprise uint32
 }
 
 // Feature is the L3 agent. Make it with New.
@@ -65,6 +67,7 @@ type Feature struct {
 	table    *nft.Table
 	metering *metering
 	record   *record
+	leases   *leases
 	wake     func()
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -123,7 +126,11 @@ func (f *Feature) Start(ctx context.Context, wake func()) error {
 	if err != nil {
 		return fmt.Errorf("l3: %w", err)
 	}
-	f.plugger, f.table, f.record, f.wake = plugger, table, record, wake
+	leases, err := openLeases(f.options.StateDir)
+	if err != nil { // all are asked for anew
+		f.logger.Warn("delegated prefixes are not known", "error", err)
+	}
+	f.plugger, f.table, f.record, f.leases, f.wake = plugger, table, record, leases, wake
 	if f.options.Metrics != nil {
 		if err := f.options.Metrics.Register(f.metering); err != nil {
 			return fmt.Errorf("l3: %w", err)
@@ -350,6 +357,7 @@ func (f *Feature) applyOne(ctx context.Context, id string, wanted *feed.Router, 
 	result := &feed.Applied{
 		Kind: feed.Kind_KIND_ROUTER, Id: id, Revision: wanted.Revision, AgentType: AgentType, State: feed.State_STATE_ACTIVE,
 	}
+	result.Delegations = r.delegations()
 	if err != nil {
 		result.State, result.Error = feed.State_STATE_ERROR, err.Error()
 	} else if len(without) > 0 { // the router works in spite of it
@@ -394,6 +402,9 @@ func (f *Feature) delete(ctx context.Context, id string, there []plug.Plugged) e
 		delete(f.routers, id)
 		f.mu.Unlock()
 		f.metering.forget(id)
+		if err := f.leases.set(id, nil); err != nil {
+			f.logger.Warn("delegated prefixes are not forgotten", "router", id, "error", err)
+		}
 	}
 	return errors.Join(failed...)
 }

@@ -40,6 +40,8 @@ type wanted struct {
 	Proxies neighbourProxies
 	// Overlay is the router's part in an EVPN; nil: it has none.
 	Overlay *overlay
+	// Delegation is what the router has delegated; nil: nothing.
+	Delegation *delegation
 }
 
 // translation is what the rules translate, for telling which tracked flows
@@ -142,7 +144,8 @@ func planRouter(r *feed.Router, portUp func(id string) bool, reachable func(neig
 	}
 	planBalance(w)
 
-	v6 := false
+	planDelegation(w, r, gateways)
+	v6 := w.Delegation != nil
 	for _, p := range ports {
 		// A nil list would leave the device's addresses alone.
 		p.device.Addresses = append([]netip.Prefix{}, p.addresses...)

@@ -33,6 +33,7 @@ func init() {
 			Logger:           env.Logger,
 			Metrics:          env.Metrics,
 			AvailabilityZone: config.AgentAvailabilityZone.Of(env.Config),
+			Enterprise:       uint32(config.VendorPEN.Of(env.Config)),
 		}), nil
 	})
 }

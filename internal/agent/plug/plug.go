@@ -142,7 +142,7 @@ func (p *Plugger) plug(ctx context.Context, d Device) error {
 	if err := link.Configure(host, link.Config{MTU: d.MTU, Up: &up}); err != nil {
 		return err
 	}
-	v6 := d.Addresses == nil || slices.ContainsFunc(d.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
+	v6 := d.Addresses == nil || d.AcceptAdvertisements || slices.ContainsFunc(d.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
 	if err := netns.Do(d.Namespace, func() error {
 		if err := link.SetTransmitChecksum(d.Name, false); err != nil {
 			return err
