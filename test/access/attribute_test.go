@@ -48,6 +48,7 @@ var written = map[string][]string{
 	"router.distributed":               {`false`, `true`},
 	"router.ha":                        {`false`, `true`},
 	"router.flavor_id":                 {`"00000000-0000-4000-8000-000000000000"`},
+	"router.evpn_vni":                  {`#`},
 	"router.enable_default_route_bfd":  {`true`},
 	"router.enable_default_route_ecmp": {`true`},
 	"floatingip.floating_ip_address":   {`"203.0.77.#"`},
