@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"testing"
 	"time"
 
@@ -101,4 +102,44 @@ func TestLife(t *testing.T) {
 	check("is switched off", true, "2026-01-02 03:06:32", 3, 4)
 	report(`{"a": 2}`, true)
 	check("stays off", true, "2026-01-02 03:06:32", 3, 5)
+}
+
+// Attachments of a host are numbered one after the other, those of others by themselves.
+func TestAttachments(t *testing.T) {
+	ctx := identity.System(context.Background())
+	db, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if err := db.Upgrade(ctx, collection.TagSchema, agent.Schema); err != nil {
+		t.Fatal(err)
+	}
+	s := agent.New(agent.Options{Store: db, DownTime: time.Minute})
+	for _, step := range []struct {
+		hosts   []string
+		numbers map[string]int64
+	}{
+		{nil, map[string]int64{}},
+		{[]string{"a"}, map[string]int64{"a": 1}},
+		{[]string{"a", "b"}, map[string]int64{"a": 2, "b": 1}},
+		{[]string{"c", "b"}, map[string]int64{"b": 2, "c": 1}},
+	} {
+		var given, present map[string]int64
+		if err := db.Tx(ctx, func(tx *store.Tx) (err error) {
+			given, err = s.Attach(tx, step.hosts...)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.View(ctx, func(tx *store.Tx) (err error) {
+			present, err = s.Attachments(tx, step.hosts...)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(given, step.numbers) || !maps.Equal(present, step.numbers) {
+			t.Errorf("%v attach: given %v, present %v, want %v", step.hosts, given, present, step.numbers)
+		}
+	}
 }

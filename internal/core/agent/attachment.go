@@ -13,27 +13,26 @@ const attachmentTable = `CREATE TABLE agent_attachment (host VARCHAR(255) PRIMAR
 // ErrDetached: the host has attached anew since, here or to another server.
 var ErrDetached = errors.New("the host has attached anew")
 
-// Attach gives hosts that attach the numbers of their attachments.
+// Attach gives hosts that attach, each named once, the numbers of their attachments.
 func (s *Service) Attach(tx *store.Tx, hosts ...string) (map[string]int64, error) {
-	if len(hosts) == 0 {
-		return nil, nil
-	}
-	in, args := store.In("host", hostsOf(hosts))
-	if err := tx.Put("UPDATE agent_attachment SET generation = generation + 1 WHERE "+in, args...); err != nil {
-		return nil, err
-	}
 	numbers, err := s.Attachments(tx, hosts...)
 	if err != nil {
 		return nil, err
 	}
+	var known []string
 	for _, host := range hosts {
-		if _, known := numbers[host]; known {
-			continue
-		}
-		if err := tx.Put("INSERT INTO agent_attachment (host, generation) VALUES (?, 1)", host); err != nil {
+		if _, is := numbers[host]; is {
+			known = append(known, host)
+		} else if err := tx.Put("INSERT INTO agent_attachment (host, generation) VALUES (?, 1)", host); err != nil {
 			return nil, err
 		}
-		numbers[host] = 1
+		numbers[host]++
+	}
+	if len(known) > 0 {
+		in, args := store.In("host", hostsOf(known))
+		if err := tx.Put("UPDATE agent_attachment SET generation = generation + 1 WHERE "+in, args...); err != nil {
+			return nil, err
+		}
 	}
 	return numbers, nil
 }
