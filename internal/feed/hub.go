@@ -346,10 +346,15 @@ func (h *Hub) change(do func(m Marker)) {
 	h.reached = make(chan struct{})
 	h.mu.Unlock()
 	for _, v := range touched {
-		select {
-		case v.wake <- struct{}{}:
-		default:
-		}
+		v.rouse()
+	}
+}
+
+// rouse makes the view's stream look for what is due.
+func (v *view) rouse() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -400,10 +405,7 @@ func (h *Hub) attach(host string, have []*feed.Held) *view {
 	}
 	h.mu.Lock()
 	if former := h.hosts[host]; former != nil {
-		select {
-		case former.wake <- struct{}{}: // to see that it is superseded
-		default:
-		}
+		former.rouse() // to see that it is superseded
 	}
 	h.hosts[host] = v
 	h.mu.Unlock()

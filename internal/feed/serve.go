@@ -117,6 +117,8 @@ func (s *Server) Attach(ctx context.Context, stream *connect.BidiStream[feed.Age
 func (s *Server) send(ctx context.Context, view *Stream, stream *connect.BidiStream[feed.AgentMessage, feed.ServerMessage], held int) error {
 	taken := s.watch(ctx, view.view.host)
 	defer taken.end()
+	stop := view.endsWith(ctx)
+	defer stop()
 	conn := stream.Conn()
 	upserts, deletes := 0, 0
 	for {

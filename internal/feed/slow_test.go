@@ -205,3 +205,52 @@ func TestStreamIsCut(t *testing.T) {
 		}
 	}
 }
+
+// TestToldOnce: what many hosts are told of a set is one message; a host that
+// has missed more of the set gets its own.
+func TestToldOnce(t *testing.T) {
+	s := servertest.Start(t, servertest.Networks)
+	fast := s.Host("fast", servertest.OpenVSwitch("192.0.2.1"))
+	fast.Attach(t)
+	here, elsewhere := networkOf(t, s, "10.0.0.0/24"), networkOf(t, s, "10.1.0.0/24")
+	group := s.Must(t, 201, "POST", "/security-groups", `{"security_group": {}}`)["id"].(string)
+	s.Must(t, 201, "POST", "/security-group-rules", fmt.Sprintf(`{"security_group_rule": {"security_group_id": %q, "remote_group_id": %q, "direction": "ingress"}}`, group, group))
+	in := fmt.Sprintf(`, "security_groups": [%q]`, group)
+	var hosts []*feed.Stream
+	for i, name := range []string{"a", "b", "c"} {
+		s.Host(name, servertest.OpenVSwitch(fmt.Sprintf("192.0.2.%d", 2+i))).Attach(t) // to be known
+		portOn(t, s, here, name, in)
+	}
+	s.Settle(t)
+	for _, name := range []string{"a", "b", "c"} {
+		stream, _ := s.Hub.Open(name, nil)
+		defer stream.Close()
+		hosts = append(hosts, stream)
+	}
+	adds := func(m *message.ServerMessage) int {
+		n := 0
+		for _, d := range m.GetAddressSetDeltas() {
+			n += len(d.Adds)
+		}
+		return n
+	}
+	portOn(t, s, elsewhere, "fast", in)
+	s.Settle(t)
+	a, b := hosts[0].Due(), hosts[1].Due()
+	if a == nil || a != b || adds(a) != 1 {
+		t.Fatalf("two hosts are told %v and %v", a, b)
+	}
+	portOn(t, s, elsewhere, "fast", in)
+	s.Settle(t)
+	a, b = hosts[0].Due(), hosts[1].Due()
+	c := hosts[2].Due()
+	if a == nil || a != b || adds(a) != 1 || adds(c) != 2 {
+		t.Fatalf("then they are told %v and %v, and one that has missed the first %v", a, b, c)
+	}
+	if a.AddressSetDeltas[0].Version != c.AddressSetDeltas[0].Version {
+		t.Errorf("the same set has versions %x and %x", a.AddressSetDeltas[0].Version, c.AddressSetDeltas[0].Version)
+	}
+	if more := hosts[2].Due(); more != nil {
+		t.Errorf("and then: %v", more)
+	}
+}

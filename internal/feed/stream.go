@@ -37,24 +37,25 @@ func (h *Hub) open(host string, have []*feed.Held) *Stream {
 	return &Stream{h, h.attach(host, have)}
 }
 
-// next waits for what the host must be told next; ErrSuperseded, or ctx's error.
+// next waits for what the host must be told next; ErrSuperseded, or ctx's error
+// if endsWith was called with it: waiting for one thing is cheaper than for two.
 func (s *Stream) next(ctx context.Context) (*told, error) {
 	for {
-		if s.view.syncing { // only this goroutine ends it
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-		} else {
-			select {
-			case <-ctx.Done():
-				return nil, context.Cause(ctx)
-			case <-s.view.wake:
-			}
+		if !s.view.syncing { // only this goroutine ends it
+			<-s.view.wake
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if m, err := s.hub.next(s.view, syncMessage); m != nil || err != nil {
 			return m, err
 		}
 	}
+}
+
+// endsWith makes next return when ctx ends, until stop.
+func (s *Stream) endsWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, s.view.rouse)
 }
 
 // Due is what the host must be told now; nil: nothing. It does not wait. Others
