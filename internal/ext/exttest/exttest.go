@@ -84,19 +84,26 @@ func New(t testing.TB, o Options) *Core {
 	must(t, err)
 	mechanisms, err := mech.Load(c)
 	must(t, err)
-	s, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: o.Logger, Rehearse: storetest.Rehearse(), Trace: o.Trace})
-	must(t, err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close of the store: %v", err)
-		}
-	})
 	modules, err := ext.Modules()
 	must(t, err)
 	schemas := core.Schemas()
 	for _, m := range modules {
 		schemas = append(schemas, m.Schemas...)
 	}
+	connection := storetest.NewPrepared(t, func(connection string) error {
+		s, err := store.Open(ctx, store.Options{Connection: connection, Logger: o.Logger})
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.Upgrade(ctx, schemas...), s.Close())
+	})
+	s, err := store.Open(ctx, store.Options{Connection: connection, Logger: o.Logger, Rehearse: storetest.Rehearse(), Trace: o.Trace})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close of the store: %v", err)
+		}
+	})
 	must(t, s.Upgrade(ctx, schemas...))
 	k := &Core{t: t, segments: segments, mechanisms: mechanisms, modules: modules, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
 	k.Hub = feed.New(feed.Options{Store: s, Logger: o.Logger})

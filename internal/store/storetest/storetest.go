@@ -93,6 +93,13 @@ type server struct {
 	keep   io.Closer
 	ended  chan struct{}
 	number atomic.Int64
+
+	// prepared is the database that NewPrepared copies, by copying on MariaDB.
+	preparing  sync.Once
+	prepared   string
+	copying    []string
+	unprepared error
+	copies     sync.Mutex
 }
 
 var errMissing = errors.New("is not installed; packaging/setup.sh installs it")
