@@ -407,9 +407,14 @@ func multiply(t *testing.T, connection string, ports int) {
 					case "mac_address":
 						row[c] = fmt.Sprintf("02:%02x:%02x%s", n>>8, n&255, text(row[c])[8:])
 					case "ip_address":
-						addresses++ // in the upper half, of which the server gives none
-						a := netip.MustParseAddr(text(row[c])).As16()
-						binary.BigEndian.PutUint32(a[12:], binary.BigEndian.Uint32(a[12:])&0xfff00000|1<<19|uint32(addresses))
+						addresses++ // in the upper half, of which the server gives none, or of IPv6 beside what it gives by chance
+						address := netip.MustParseAddr(text(row[c]))
+						a := address.As16()
+						low := binary.BigEndian.Uint32(a[12:])&0xfff00000 | 1<<19 | uint32(addresses)
+						if address.Is6() {
+							low ^= 1 << 31
+						}
+						binary.BigEndian.PutUint32(a[12:], low)
 						row[c] = netip.AddrFrom16(a).Unmap().String()
 					}
 				}

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The release before this commit, as git knows it; before the first, the commit
-# that froze the schema's steps. A clone that knows neither (it is shallow, or no
+# The release before this commit, as git knows it; before the first, the last
+# commit whose tables were others. A clone that knows neither (it is shallow, or no
 # clone) is told on standard error, and the status is 3.
 set -eu
 if ! git rev-parse --quiet --verify HEAD >/dev/null 2>&1; then
@@ -18,9 +18,15 @@ if [ "$(git rev-parse --is-shallow-repository)" = true ]; then
 	echo "this clone is shallow and has no tag of an older release: git fetch --unshallow --tags, or name a commit" >&2
 	exit 3
 fi
-frozen=$(git log --diff-filter=A --format=%H -- "$(dirname -- "$0")/testdata/schema.golden" | tail -n 1)
-if [ -z "$frozen" ] || [ "$frozen" = "$head" ]; then
+golden=test/upgrade/testdata/schema.golden
+cd "$(git rev-parse --show-toplevel)"
+changed=$(git log -n 1 --format=%H -- $golden)
+before=$(git rev-parse --quiet --verify "$changed^" || true)
+if [ -n "$before" ] && git cat-file -e "$before:$golden" 2>/dev/null; then
+	echo "$before"
+elif [ -n "$changed" ] && [ "$changed" != "$head" ]; then
+	echo "$changed"
+else
 	echo "nothing is older than this commit: there is no tag v… before it, and it has frozen the schema itself" >&2
 	exit 3
 fi
-echo "$frozen"
