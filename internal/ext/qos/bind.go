@@ -29,6 +29,7 @@ func inherits(p *port.Port) bool { return !p.Service() }
 func (s *service) hook() {
 	networks, ports := s.core.Networks, s.core.Ports
 	networks.OnWrite = append(networks.OnWrite, s.onNetworkWrite)
+	networks.AfterCreate = append(networks.AfterCreate, s.onNetworkCreated)
 	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
 		return s.bindPort(ctx, tx, nil, p)
 	})
@@ -90,8 +91,8 @@ func (s *service) onNetworkWrite(ctx context.Context, tx *store.Tx, n *network.N
 	if err != nil {
 		return err
 	}
-	if p != nil {
-		if err := s.checkNetwork(tx, p, n.ID); err != nil {
+	if p != nil && !created {
+		if err := s.checkNetwork(tx, p, n.ID, physicalOf(n)); err != nil {
 			return err
 		}
 	}
@@ -101,6 +102,27 @@ func (s *service) onNetworkWrite(ctx context.Context, tx *store.Tx, n *network.N
 		}
 	}
 	return bind(tx, "network", n.ID, want)
+}
+
+// onNetworkCreated checks the policy of a new network, whose segments are known by then.
+func (s *service) onNetworkCreated(ctx context.Context, tx *store.Tx, n *network.Network, _ *resource.Body) error {
+	id := own(n.Slots)
+	if id == "" {
+		return nil
+	}
+	p, err := s.policies.Load(tx, id)
+	if err != nil {
+		return err
+	}
+	return s.checkNetwork(tx, p, n.ID, physicalOf(n))
+}
+
+// physicalOf is the physical network of a network's first segment; empty: none.
+func physicalOf(n *network.Network) string {
+	if len(n.Segments) == 0 {
+		return ""
+	}
+	return n.Segments[0].PhysicalNetwork
 }
 
 // bindPort keeps the policy of a port; old is nil for a new one.
@@ -206,18 +228,23 @@ func (s *service) checkUses(tx *store.Tx, p *Policy) error {
 	if err != nil {
 		return err
 	}
+	physical, err := physicalNetworks(tx, networks)
+	if err != nil {
+		return err
+	}
 	for _, id := range networks {
-		if err := s.checkNetwork(tx, p, id); err != nil {
+		if err := s.checkNetwork(tx, p, id, physical[id]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkNetwork checks a network, and the ports that would inherit its policy.
-func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID string) error {
+// checkNetwork checks a network, whose first segment is of a physical network or of
+// none, and the ports that would inherit its policy.
+func (s *service) checkNetwork(tx *store.Tx, p *Policy, networkID, physical string) error {
 	for _, r := range p.Rules {
-		if !onNetworks(r.Type) {
+		if !onNetworks(r.Type) || r.Type == typeMinimumBandwidth && physical == "" && !s.tunnelled {
 			return fault.New(fault.Conflict, "QosRuleNotSupportedByNetwork", "Rule %s is not supported by network %s", r.Type, networkID)
 		}
 	}
