@@ -520,7 +520,17 @@ func TestWatchOfASlowClient(t *testing.T) {
 	if want == 0 {
 		t.Error("nothing was left to resume")
 	}
-	servertest.Eventually(t, "the rest is told", func() bool { return len(rest.all()) == want })
+	began := time.Now()
+	for deadline := began.Add(2 * time.Minute); len(rest.all()) < want && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-rest.done:
+			t.Fatalf("of %d changes that were left %d were told before the watch ended with %v", want, len(rest.all()), rest.err)
+		default:
+		}
+	}
+	if n := len(rest.all()); n != want {
+		t.Errorf("of %d changes that were left %d were told in %v", want, n, time.Since(began))
+	}
 }
 
 // A stop of the server ends watches at once, with a line that says so.
