@@ -27,8 +27,7 @@ type follower struct {
 
 	mu      sync.Mutex
 	since   int64
-	names   map[string]string // by id
-	told    []string          // ids
+	told    []string // ids
 	numbers []int64
 	ends    []error
 	again   context.CancelFunc
