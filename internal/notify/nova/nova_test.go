@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,10 +12,12 @@ import (
 
 	message "isospin/api/feed"
 	"isospin/internal/core/agent"
+	"isospin/internal/core/subnet"
 	"isospin/internal/ext/exttest"
 	"isospin/internal/notify"
 	"isospin/internal/notify/cloud/cloudtest"
 	"isospin/internal/notify/nova"
+	"isospin/internal/store"
 )
 
 const server = "11111111-1111-4111-8111-111111111111"
@@ -119,6 +122,29 @@ func TestPort(t *testing.T) {
 	w.follows(want...)
 	if rows := w.Rows(1, "SELECT COUNT(*) FROM notification_state"); rows[0][0] != int64(0) {
 		t.Errorf("%v objects are remembered", rows[0][0])
+	}
+}
+
+// A prefix that is delegated to the subnet's router changes the port's addresses.
+func TestDelegatedPrefix(t *testing.T) {
+	w := newWorld(t)
+	w.run()
+	n := w.admin.Create("subnet", `{"network_id": %q, "ip_version": 6, "subnetpool_id": "prefix_delegation", "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}`, w.network).ID()
+	w.report(w.port("PORT"), message.State_STATE_ACTIVE)
+	want := []string{"network-vif-plugged SERVER PORT completed"}
+	w.follows(want...)
+	for _, prefix := range []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64"), subnet.Provisional} {
+		if err := w.Store.Tx(t.Context(), func(tx *store.Tx) error {
+			o, err := w.Subnets.Load(tx, n)
+			if err != nil {
+				return err
+			}
+			return w.Subnets.Delegate(t.Context(), tx, o, prefix)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, "network-changed SERVER PORT")
+		w.follows(want...)
 	}
 }
 
