@@ -39,6 +39,8 @@ type router struct {
 	// delegated asks for the prefixes that delegation says; nil: none are wanted.
 	delegated  *pd.Client
 	delegation *delegation
+	// advertised are the prefixes of each device's advertisements, and since when they are so no longer.
+	advertised map[string]map[netip.Prefix]time.Time
 }
 
 // apply makes the router be as w says. What fails is in the error; what can be
@@ -204,6 +206,7 @@ func (r *router) advertise(w *wanted) error {
 		}
 	}
 	for name, a := range w.Advertisements {
+		a = r.withFormer(name, a, time.Now())
 		if s := r.senders[name]; s != nil {
 			var index int
 			err := netns.Do(w.Namespace, func() (err error) { index, err = link.Index(name); return err })

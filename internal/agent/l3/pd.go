@@ -13,9 +13,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"isospin/api/feed"
 	"isospin/internal/agent/l3/pd"
+	"isospin/internal/agent/l3/radv"
 	"isospin/internal/kernel/link"
 	"isospin/internal/kernel/netns"
 	"isospin/internal/kernel/route"
@@ -128,6 +130,43 @@ func (r *router) delegations() []*feed.PrefixDelegation {
 		list = append(list, d)
 	}
 	return list
+}
+
+// formerFor is how long a prefix is told to be of no use: hosts that hear it
+// for the first time then have forgotten it anyway.
+const formerFor = 24 * time.Hour
+
+// withFormer adds the prefixes to an advertisement that the device had before:
+// hosts are to take no addresses of theirs for new connections (RFC 9096).
+func (r *router) withFormer(device string, a radv.Advertisement, now time.Time) radv.Advertisement {
+	had := r.advertised[device]
+	if had == nil {
+		had = map[netip.Prefix]time.Time{}
+		if r.advertised == nil {
+			r.advertised = map[string]map[netip.Prefix]time.Time{}
+		}
+		r.advertised[device] = had
+	}
+	current := map[netip.Prefix]bool{}
+	for _, p := range a.Prefixes {
+		current[p.Prefix] = true
+		had[p.Prefix] = time.Time{}
+	}
+	a.Prefixes = slices.Clone(a.Prefixes)
+	for _, p := range slices.SortedFunc(maps.Keys(had), netip.Prefix.Compare) {
+		since := had[p]
+		switch {
+		case current[p]:
+			continue
+		case since.IsZero():
+			had[p] = now
+		case now.Sub(since) > formerFor:
+			delete(had, p)
+			continue
+		}
+		a.Prefixes = append(a.Prefixes, radv.Prefix{Prefix: p, OnLink: true, Autonomous: true})
+	}
+	return a
 }
 
 // leases are the prefixes that routers have, kept on disk so that a later

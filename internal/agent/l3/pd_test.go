@@ -179,6 +179,19 @@ func TestDelegatedPrefix(t *testing.T) {
 		t.Error("no way upstream after a restart")
 	}
 
+	// Another prefix: guests take new addresses, and the former ones for nothing new.
+	moved := proto.Clone(r).(*feed.Router)
+	i = moved.Interfaces[0]
+	i.Addresses[len(i.Addresses)-1] = "2001:db8:77::1/64"
+	i.Subnets[len(i.Subnets)-1].Cidr, i.Subnets[len(i.Subnets)-1].GatewayIp = "2001:db8:77::/64", "2001:db8:77::1"
+	apply(moved)
+	eventually(t, "new address of the guest", func() bool {
+		now, _ := netnstest.Try("b1", "ip -6 addr show dev eth0 scope global -deprecated")
+		former, _ := netnstest.Try("b1", "ip -6 addr show dev eth0 scope global deprecated")
+		return strings.Contains(now, "2001:db8:77:") && strings.Contains(former, "2001:db8:f000:1:")
+	})
+	apply(r)
+
 	// A router that is down keeps its prefix, one without the interface does not.
 	down := proto.Clone(r).(*feed.Router)
 	down.AdminStateUp = false
@@ -226,5 +239,36 @@ func TestDelegatedPrefix(t *testing.T) {
 	}
 	if len(log.routes) > 0 {
 		t.Errorf("routes of the delegating server: %v", log.routes)
+	}
+}
+
+func TestFormerPrefixes(t *testing.T) {
+	r := &router{}
+	now := time.Now()
+	told := func(after time.Duration, prefixes ...string) string {
+		var a radv.Advertisement
+		for _, p := range prefixes {
+			a.Prefixes = append(a.Prefixes, radv.Prefix{Prefix: netip.MustParsePrefix(p), OnLink: true, Autonomous: true, Valid: time.Hour, Preferred: time.Hour})
+		}
+		var list []string
+		for _, p := range r.withFormer("qr-1", a, now.Add(after)).Prefixes {
+			list = append(list, p.Prefix.String()+" "+p.Preferred.String())
+		}
+		return strings.Join(list, ", ")
+	}
+	for _, c := range []struct {
+		after    time.Duration
+		prefixes []string
+		want     string
+	}{
+		{0, []string{"2001:db8:1::/64"}, "2001:db8:1::/64 1h0m0s"},
+		{48 * time.Hour, []string{"2001:db8:2::/64"}, "2001:db8:2::/64 1h0m0s, 2001:db8:1::/64 0s"},
+		{50 * time.Hour, []string{"2001:db8:3::/64"}, "2001:db8:3::/64 1h0m0s, 2001:db8:1::/64 0s, 2001:db8:2::/64 0s"},
+		{73 * time.Hour, []string{"2001:db8:3::/64"}, "2001:db8:3::/64 1h0m0s, 2001:db8:2::/64 0s"},
+		{74 * time.Hour, []string{"2001:db8:2::/64"}, "2001:db8:2::/64 1h0m0s, 2001:db8:3::/64 0s"},
+	} {
+		if have := told(c.after, c.prefixes...); have != c.want {
+			t.Errorf("after %s: %s, want %s", c.after, have, c.want)
+		}
 	}
 }
