@@ -22,6 +22,9 @@ type ServiceProvider struct {
 // L3RouterNAT is the service type of routers.
 const L3RouterNAT = "L3_ROUTER_NAT"
 
+// longestName is that of a provider, as Neutron keeps it.
+const longestName = 255
+
 // ServiceProviders are the providers of all services, in the order in which
 // they are shown.
 type ServiceProviders struct{ list []ServiceProvider }
@@ -29,6 +32,9 @@ type ServiceProviders struct{ list []ServiceProvider }
 // Add adds a provider. It fails when its name or driver is taken within the
 // service, or when the service has a default already.
 func (p *ServiceProviders) Add(o ServiceProvider) error {
+	if len(o.Name) > longestName {
+		return fmt.Errorf("service %s has a provider whose name is longer than %d characters: %.20s…", o.ServiceType, longestName, o.Name)
+	}
 	for _, have := range p.list {
 		switch {
 		case have.ServiceType != o.ServiceType:
