@@ -198,6 +198,9 @@ func check(t *testing.T, connection string, behind bool, words string) {
 		if older && words == "fits this program" || !older && behind {
 			t.Errorf("versions: %v", versions)
 		}
+		if words == "to be upgraded" && !older { // two releases whose tables are the same
+			words = "fits this program"
+		}
 	})
 	if *executable == "" {
 		return
