@@ -94,7 +94,14 @@ func indexOf(namespace, device string) (index int, err error) {
 // delegate has the client ask for what is wanted.
 func (r *router) delegate(w *wanted) {
 	f := r.feature
-	if w.Delegation == nil || w.Delegation.Down {
+	if w.Delegation == nil {
+		// Of a time before this process: they run out by themselves.
+		if err := f.leases.set(w.ID, nil); err != nil {
+			f.logger.Warn("delegated prefixes are not forgotten", "router", w.ID, "error", err)
+		}
+		return
+	}
+	if w.Delegation.Down {
 		return
 	}
 	if r.delegated == nil {
