@@ -67,6 +67,7 @@ func migrate(t *testing.T, kind string) {
 
 	// Nobody beside.
 	alone, _ := startUpgrade(t, connection, 1).wait(t)
+	t.Logf("upgrade with nobody beside: %v", round(alone))
 	after := storetest.Rows(t, connection)
 	kept(t, "nobody beside", rows, after)
 	check(t, connection, false, "fits this program")
@@ -87,6 +88,7 @@ func migrate(t *testing.T, kind string) {
 	under, _ := startUpgrade(t, connection, 2).wait(t)
 	load.until(20)
 	load.stop()
+	t.Logf("with clients: %v, longest write %v", round(under), round(load.longestWrite))
 	kept(t, "clients beside", stable(after), storetest.Rows(t, connection))
 	same(t, "clients beside", objects, listed(client{t, p.url}))
 	p.stop(t)
