@@ -65,7 +65,7 @@ func (h *Hub) catchUp(ctx context.Context) error {
 	for {
 		var events []store.Event
 		known := false
-		err := h.store.View(ctx, func(tx *store.Tx) (err error) {
+		err := h.store.ViewAtOnce(ctx, func(tx *store.Tx) (err error) {
 			events, known, err = follow(tx, h.sequence, h.last) // only Run's goroutine writes these
 			return err
 		})

@@ -12,6 +12,7 @@ import (
 type backend interface {
 	tx(ctx context.Context, do func(*Tx) error) error
 	view(ctx context.Context, do func(*Tx) error) error
+	viewAtOnce(ctx context.Context, do func(*Tx) error) error
 	upgrade(ctx context.Context, schemas []Schema) error
 	close() error
 	usage() usage
@@ -37,6 +38,8 @@ type question struct {
 	args  []any
 	// row is called for each row; scan is that row's Scan.
 	row func(scan func(...any) error) error
+	// grows: an answer that is not 0 stays so while rows are only added.
+	grows bool
 }
 
 // dialect is what the kinds of databases differ in beside connections.

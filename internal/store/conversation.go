@@ -36,6 +36,8 @@ type write struct {
 	// some: it is expected to find a row.
 	some bool
 	job  *job
+	// each is the statement for one row, if this one inserts several of them.
+	each string
 }
 
 // reading is a question with what takes its rows: whole ones, or their Scan.
@@ -81,6 +83,9 @@ type conversation struct {
 	refused *refusal
 	// lot is errAgain when memory did not hold.
 	lot error
+	// once: the first question ends the transaction, which is only read; ended: it
+	// has been answered; more: another one was asked.
+	once, ended, more bool
 }
 
 // maxQueue bounds what waits.
@@ -124,10 +129,23 @@ func (c *conversation) flush(questions []reading, end bool) error {
 	if c.refused != nil {
 		return c.refused
 	}
-	writes := c.queue
+	if c.ended {
+		c.more = true
+		return errMore
+	}
+	if end && c.served && !c.known { // nothing is committed before it is known that what was remembered holds
+		if err := c.flush(nil, false); err != nil {
+			return err
+		}
+		if err := c.settle(); err != nil {
+			return err
+		}
+	}
+	c.sent += len(c.queue)
+	writes := merge(c.queue)
 	c.queue = nil
-	c.sent += len(writes)
-	err := c.remote.send(writes, questions, end)
+	err := c.remote.send(writes, questions, end || c.once)
+	c.ended = c.once && err == nil
 	if lot := c.started(); lot != nil {
 		return lot
 	}
@@ -169,9 +187,9 @@ func (c *conversation) exec(query string, args []any) (int64, error) {
 		return 0, c.refused
 	}
 	c.change(query)
-	writes := c.queue
+	c.sent += len(c.queue) + 1
+	writes := merge(c.queue)
 	c.queue = nil
-	c.sent += len(writes) + 1
 	n, err := c.remote.exec(writes, query, args)
 	if lot := c.started(); lot != nil {
 		return 0, lot
@@ -184,7 +202,7 @@ func (c *conversation) put(query string, args []any, some bool) (int64, error) {
 		return c.exec(query, args)
 	}
 	c.change(query)
-	return 1, c.later(write{query, args, some, c.job})
+	return 1, c.later(write{query: query, args: args, some: some, job: c.job})
 }
 
 func (c *conversation) ask(list []question) error {
@@ -285,12 +303,56 @@ func (c *conversation) askAhead(q question, next []question) error {
 	return have.each(q.row)
 }
 
+// tally is Tx.Tally.
+func (c *conversation) tally(kind, table string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
+	if c.memory == nil {
+		return ask()
+	}
+	if t, ok := c.memory.tallies[kind]; ok {
+		if used = t.used + c.memory.inserted[table] - t.inserted; used <= t.limit-n {
+			c.served = c.served || !c.known
+			return used, t.limit, nil
+		}
+	}
+	if used, limit, err = ask(); err != nil {
+		return 0, 0, err
+	}
+	c.memory.note()
+	if len(c.memory.tallies) >= maxAnswers || c.memory.tallies == nil {
+		c.memory.tallies = map[string]tally{}
+	}
+	c.memory.tallies[kind] = tally{used, limit, c.memory.inserted[table]}
+	return used, limit, nil
+}
+
+// spare hands out a value of those that find has found; what is not needed now is remembered.
+func (c *conversation) spare(kind string, find func(n int) ([]string, error)) ([]string, error) {
+	if c.memory == nil {
+		return find(fewSpares)
+	}
+	if list := c.memory.spares[kind]; len(list) > 0 {
+		c.served = c.served || !c.known
+		c.memory.spares[kind] = list[1:]
+		return list[:1], nil
+	}
+	list, err := find(manySpares)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	if c.memory.spares == nil {
+		c.memory.spares = map[string][]string{}
+	}
+	c.memory.note()
+	c.memory.spares[kind] = list[1:]
+	return list[:1], nil
+}
+
 // passed: what askAhead has asked for has been used.
 func (c *conversation) passed() { c.ahead = nil }
 
 func (c *conversation) first(query string, args []any, dest []any) error {
 	found := false
-	if err := c.ask([]question{{query, args, func(scan func(...any) error) error {
+	if err := c.ask([]question{{query: query, args: args, row: func(scan func(...any) error) error {
 		if found {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -323,8 +324,18 @@ func (t *texts) add(text string, args ...any) error {
 
 // statement translates one that changes rows, and notes what it leaves to the commit.
 func (c *mariadbSession) statement(query string, args []any) (translated, []lateCheck) {
-	t := translate(query)
-	checks := c.late.of(t, args)
+	return c.statementOf(write{query: query, args: args})
+}
+
+func (c *mariadbSession) statementOf(w write) (translated, []lateCheck) {
+	t, one := translate(w.query), w.query
+	if w.each != "" {
+		one = w.each
+	}
+	var checks []lateCheck
+	for _, args := range rowsOf(w) {
+		checks = append(checks, c.late.of(translate(one), args)...)
+	}
 	if len(checks) > 0 {
 		t.text = "SET STATEMENT foreign_key_checks = 0 FOR " + t.text
 	}
@@ -391,7 +402,7 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	}
 	late := len(c.checks) > 0
 	for _, w := range writes {
-		_, checks := c.statement(w.query, w.args)
+		_, checks := c.statementOf(w)
 		late = late || len(checks) > 0
 	}
 	if end && (late || finds(writes)) { // nothing is committed before all has been found
@@ -413,7 +424,7 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 		}
 	}
 	for _, w := range writes {
-		s, checks := c.statement(w.query, w.args)
+		s, checks := c.statementOf(w)
 		c.checks = append(c.checks, checks...)
 		if err := t.add(s.text, w.args...); err != nil {
 			return err
@@ -582,10 +593,14 @@ func scanner(rows *sql.Rows, q reading) func() error {
 
 // check looks for the rows that foreign keys need.
 func (c *mariadbSession) check() error {
+	slices.SortFunc(c.checks, func(a, b lateCheck) int {
+		return cmp.Or(cmp.Compare(a.query, b.query), cmp.Compare(fmt.Sprint(a.value), fmt.Sprint(b.value)))
+	})
+	c.checks = slices.Compact(c.checks)
 	counts := make([]int64, len(c.checks))
 	var list []reading
 	for i, k := range c.checks {
-		list = append(list, reading{question: &question{k.query, []any{k.value}, func(scan func(...any) error) error { return scan(&counts[i]) }}})
+		list = append(list, reading{question: &question{query: k.query, args: []any{k.value}, row: func(scan func(...any) error) error { return scan(&counts[i]) }}})
 	}
 	checks := c.checks
 	c.checks = nil

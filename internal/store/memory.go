@@ -25,6 +25,13 @@ type memory struct {
 	answers map[string]answer
 	// of: table → the keys of answers that its rows are in.
 	of map[string]map[string]struct{}
+	// growing are the keys of answers that hold while rows are only added.
+	growing map[string]struct{}
+	// spares: kind → values that nobody has.
+	spares map[string][]string
+	// tallies: kind → rows that were counted. inserted: table → how many rows we have inserted.
+	tallies  map[string]tally
+	inserted map[string]int
 	// since is when the first answer was remembered.
 	since time.Time
 	// turn is the number of our last transaction; 0: it is not known.
@@ -35,11 +42,16 @@ type memory struct {
 
 type answer [][]any
 
+// tally is how many rows there were, and may be, when so many had been inserted.
+type tally struct{ used, limit, inserted int }
+
 const (
 	// rememberedFor bounds how long a change that no isospin has made (by hand) stays unseen.
 	rememberedFor = 2 * time.Second
 	maxAnswers    = 10000
 	maxRows       = 64
+	// limitTable has the limits of what is tallied.
+	limitTable = "quota"
 )
 
 var (
@@ -142,13 +154,23 @@ func (q *question) key() string {
 
 // begin is called before a turn.
 func (m *memory) begin() {
-	if len(m.answers) > 0 && time.Since(m.since) > rememberedFor {
+	if !m.empty() && time.Since(m.since) > rememberedFor {
 		m.forgetAll()
 	}
 }
 
 func (m *memory) forgetAll() {
-	m.answers, m.of = map[string]answer{}, map[string]map[string]struct{}{}
+	m.answers, m.of, m.growing, m.spares = map[string]answer{}, map[string]map[string]struct{}{}, map[string]struct{}{}, nil
+	m.tallies, m.inserted = nil, map[string]int{}
+}
+
+func (m *memory) empty() bool { return len(m.answers) == 0 && m.spares == nil && m.tallies == nil }
+
+// note is called before something is remembered.
+func (m *memory) note() {
+	if m.empty() {
+		m.since = time.Now()
+	}
 }
 
 // lost: what became of a turn is not known, or it was undone.
@@ -160,7 +182,7 @@ func (m *memory) lost() {
 // fresh notes the number of our turn, and tells whether what is remembered holds.
 func (m *memory) fresh(turn int64) bool {
 	m.quiet = m.turn != 0 && turn == m.turn+1
-	held := m.quiet || len(m.answers) == 0
+	held := m.quiet || m.empty()
 	if !m.quiet {
 		m.forgetAll()
 	}
@@ -175,10 +197,13 @@ func (m *memory) remember(q *question, rows answer) {
 	if len(m.answers) >= maxAnswers {
 		m.forgetAll()
 	}
-	if len(m.answers) == 0 {
-		m.since = time.Now()
-	}
+	m.note()
 	m.answers[key] = rows
+	if delete(m.growing, key); q.grows && len(rows) == 1 && len(rows[0]) == 1 {
+		if n, ok := rows[0][0].(int64); ok && n > 0 {
+			m.growing[key] = struct{}{}
+		}
+	}
 	for _, t := range tables {
 		if m.of[t] == nil {
 			m.of[t] = map[string]struct{}{}
@@ -195,6 +220,15 @@ func (m *memory) forget(statement string) {
 		return
 	}
 	tables := []string{c[2]}
+	switch {
+	case c[2] == limitTable:
+		m.tallies = nil
+	case c[1] != "INSERT INTO":
+	case tuple(statement) == "" || strings.Contains(tuple(statement), "),"): // of several rows
+		m.tallies = nil
+	default:
+		m.inserted[c[2]]++
+	}
 	if c[1] == "DELETE FROM" {
 		m.mu.Lock()
 		tables = append(tables, m.changes[c[2]]...)
@@ -202,8 +236,12 @@ func (m *memory) forget(statement string) {
 	}
 	for _, t := range tables {
 		for key := range m.of[t] {
+			if _, holds := m.growing[key]; holds && c[1] == "INSERT INTO" {
+				continue
+			}
 			delete(m.answers, key)
+			delete(m.growing, key)
+			delete(m.of[t], key)
 		}
-		delete(m.of, t)
 	}
 }

@@ -15,6 +15,8 @@ var (
 	errAgain = errors.New("another transaction was first")
 	// errLost: the connection is gone. Unless it was at the commit, nothing has happened.
 	errLost = errors.New("the connection to the database is lost")
+	// errMore: something was asked after the only question that was to be asked.
+	errMore = errors.New("the transaction has ended with its first question")
 )
 
 // fateError is an error of the driver with what it means for the transaction.
@@ -217,6 +219,14 @@ func (p *pool) close() error {
 }
 
 func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
+	return p.read(ctx, do, false)
+}
+
+func (p *pool) viewAtOnce(ctx context.Context, do func(*Tx) error) error {
+	return p.read(ctx, do, true)
+}
+
+func (p *pool) read(ctx context.Context, do func(*Tx) error, once bool) error {
 	if err := p.enter(); err != nil {
 		return err
 	}
@@ -225,7 +235,11 @@ func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
 		if attempt > 1 {
 			p.repeat()
 		}
-		err := p.attempt(ctx, do, attempt)
+		err := p.attempt(ctx, do, attempt, once)
+		if once && errors.Is(err, errMore) {
+			once = false
+			err = p.attempt(ctx, do, attempt, once)
+		}
 		if err == nil || attempt > 2 || !errors.Is(err, errLost) && !errors.Is(err, errAgain) {
 			if errors.Is(err, errLost) || errors.Is(err, errAgain) {
 				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -236,21 +250,28 @@ func (p *pool) view(ctx context.Context, do func(*Tx) error) error {
 }
 
 // attempt runs a reading transaction once. errLost and errAgain say that it can be run again.
-func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int) error {
+func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int, once bool) error {
 	k, err := p.acquire(ctx)
 	if err != nil {
 		return err
 	}
-	c := &conversation{remote: k.remote}
+	c := &conversation{remote: k.remote, once: once}
 	c.begin(false)
 	err = run(do, &Tx{c: c, dialect: p.dialect})
 	if fate := c.fate(); fate != nil {
 		// Whatever the closure made of it: it was not the closure's.
 		err = fate
 	}
+	if c.more {
+		err = errMore
+	}
 	if err == nil && p.trace != nil {
 		statements, trips := c.cost()
 		p.trace(Cost{Statements: statements, RoundTrips: trips, Attempts: attempt, Transactions: 1})
+	}
+	if c.ended {
+		p.release(k, false)
+		return err
 	}
 	// Nobody waits for the end of what is only read.
 	p.users.Add(1)

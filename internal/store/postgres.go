@@ -124,6 +124,8 @@ func postgresConfig(connection string) (*pgx.ConnConfig, error) {
 	c.RuntimeParams["lock_timeout"] = "30000"
 	c.RuntimeParams["jit"] = "off" // statements are short
 	c.RuntimeParams["timezone"] = "UTC"
+	// What is read in one round trip is a transaction of its own, without words for its begin and end.
+	c.RuntimeParams["default_transaction_isolation"] = "repeatable read"
 	c.StatementCacheCapacity = 1000
 	return c, nil
 }
@@ -246,6 +248,7 @@ type postgresSession struct {
 	end  context.CancelFunc
 	// prelude begins the transaction together with its first statement.
 	prelude []string
+	reading bool
 	number  int64
 	// gone is why the transaction cannot go on.
 	gone, lot         error
@@ -262,7 +265,7 @@ var (
 )
 
 func (c *postgresSession) begin(writable bool) {
-	if writable {
+	if c.reading = !writable; writable {
 		c.start(beginWriting, statementLimit)
 	} else {
 		c.start(beginReading, statementLimit)
@@ -343,14 +346,18 @@ func (c *postgresSession) send(writes []write, questions []reading, end bool) er
 		}
 		writes = nil
 	}
+	commit := end
 	if end {
 		defer c.end()
+		if c.reading && c.prelude != nil && len(writes) == 0 {
+			c.prelude, commit = nil, false
+		}
 	}
 	results, err := c.batch(writes, func(b *pgx.Batch) {
 		for _, q := range questions {
 			b.Queue(numbered(q.query).text, q.args...)
 		}
-		if end {
+		if commit {
 			b.Queue("COMMIT")
 		}
 	})
@@ -362,7 +369,7 @@ func (c *postgresSession) send(writes []write, questions []reading, end bool) er
 			err = c.read(results, q)
 		}
 	}
-	if end && err == nil {
+	if commit && err == nil {
 		if _, failed := results.Exec(); failed != nil {
 			if err = c.unguarded(c.judge(failed)); c.lot == nil {
 				err = &refusal{place: len(writes), error: err}

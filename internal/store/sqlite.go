@@ -186,6 +186,10 @@ func (s *embedded) view(ctx context.Context, do func(tx *Tx) error) error {
 	return err
 }
 
+func (s *embedded) viewAtOnce(ctx context.Context, do func(tx *Tx) error) error {
+	return s.view(ctx, do)
+}
+
 // write is the one writer. Transactions that wait while a commit is on its way
 // to the disk share the next one (group commit), each under a savepoint.
 func (s *embedded) write() {

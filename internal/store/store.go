@@ -141,6 +141,16 @@ func (s *Store) View(ctx context.Context, do func(tx *Tx) error) error {
 	return err
 }
 
+// ViewAtOnce is View for a closure that asks the database once: on a database
+// server what begins and ends the transaction then goes along with it. A closure that asks
+// again is run once more, by View: it must have no effect but what its last run leaves.
+func (s *Store) ViewAtOnce(ctx context.Context, do func(tx *Tx) error) error {
+	begin := time.Now()
+	err := s.backend.viewAtOnce(ctx, do)
+	s.metrics.observe("read", begin, err)
+	return err
+}
+
 // Follow returns a channel that gets a value after commits that wrote events,
 // and now and then without, and a function that ends it. Values are coalesced.
 func (s *Store) Follow() (<-chan struct{}, func()) {

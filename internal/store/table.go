@@ -22,6 +22,7 @@ type Table[T any] struct {
 
 	insert, update, selectFrom string
 	byName                     map[string]int
+	derived                    []func(row *T, value *string)
 }
 
 type column struct {
@@ -94,6 +95,15 @@ func (t *Table[T]) Condition(attribute string, condition func(values []any) (str
 		t.options.Conditions = map[string]func([]any) (string, []any){}
 	}
 	t.options.Conditions[attribute] = condition
+}
+
+// Derive reads something of other tables along with each row: expression is a
+// scalar SQL expression over alias t, and set is given its text, nil for NULL.
+// It is called before the table is first used.
+func (t *Table[T]) Derive(expression string, set func(row *T, value *string)) {
+	from := " FROM " + t.name + " t"
+	t.selectFrom = strings.TrimSuffix(t.selectFrom, from) + ", " + expression + from
+	t.derived = append(t.derived, set)
 }
 
 // Name returns the table's name.
@@ -294,7 +304,7 @@ func (t *Table[T]) Find(tx *Tx, id, condition string, args ...any) (*T, error) {
 		query += " AND (" + condition + ")"
 	}
 	var rows []*T
-	q := question{query, append([]any{id}, args...), t.into(&rows)}
+	q := question{query: query, args: append([]any{id}, args...), row: t.into(&rows)}
 	var err error
 	if c, ok := tx.c.(*conversation); ok {
 		err = c.askAhead(q, t.ahead(tx, id))
@@ -372,9 +382,13 @@ func (t *Table[T]) SelectBare(tx *Tx, rest string, args ...any) ([]*T, error) {
 // into appends the rows of a query.
 func (t *Table[T]) into(rows *[]*T) func(scan func(...any) error) error {
 	cells := make([]cell, len(t.columns))
-	dest := make([]any, len(t.columns))
+	values := make([]*string, len(t.derived))
+	dest := make([]any, 0, len(t.columns)+len(t.derived))
 	for i := range cells {
-		dest[i] = &cells[i]
+		dest = append(dest, &cells[i])
+	}
+	for i := range values {
+		dest = append(dest, &values[i])
 	}
 	return func(scan func(...any) error) error {
 		row := new(T)
@@ -384,6 +398,9 @@ func (t *Table[T]) into(rows *[]*T) func(scan func(...any) error) error {
 		}
 		if err := scan(dest...); err != nil {
 			return err
+		}
+		for i, set := range t.derived {
+			set(row, values[i])
 		}
 		*rows = append(*rows, row)
 		return nil
@@ -652,7 +669,7 @@ func childQuestions(query, column string, ids []string, row func(scan func(...an
 	for len(ids) > 0 {
 		n := min(chunk, len(ids))
 		condition, args := In(column, anySlice(ids[:n]))
-		list = append(list, question{fmt.Sprintf(query, condition), args, row})
+		list = append(list, question{query: fmt.Sprintf(query, condition), args: args, row: row})
 		ids = ids[n:]
 	}
 	return list

@@ -106,7 +106,7 @@ func (p *pool) turn(list []*job) (again []*job) {
 			p.memory.turn = c.turn()
 		}
 	}
-	if c.memory != nil && len(p.memory.answers) > 0 && !p.memory.quiet {
+	if c.memory != nil && !p.memory.empty() && !p.memory.quiet {
 		if err := c.settle(); err != nil { // others write as well: it is known at once what they have changed
 			undo(true)
 			return p.lostTo(list, err)

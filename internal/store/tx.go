@@ -41,12 +41,44 @@ func (tx *Tx) Put(query string, args ...any) error {
 // Query runs a query and calls row for each row; scan is that row's Scan. row
 // must not use the transaction.
 func (tx *Tx) Query(row func(scan func(...any) error) error, query string, args ...any) error {
-	return tx.c.ask([]question{{query, args, row}})
+	return tx.c.ask([]question{{query: query, args: args, row: row}})
 }
 
 // Row scans the first row of a query; ErrNoRow when there is none.
 func (tx *Tx) Row(query string, args []any, dest ...any) error {
 	return tx.c.first(query, args, dest)
+}
+
+// Exists tells whether a query has a row.
+func (tx *Tx) Exists(query string, args ...any) (bool, error) {
+	var n int64
+	err := tx.c.ask([]question{{query: "SELECT COUNT(*) FROM (" + query + " LIMIT 1) x", args: args, grows: true,
+		row: func(scan func(...any) error) error { return scan(&n) }}})
+	return n > 0, err
+}
+
+// Tally returns how many rows of one kind a table has, and how many there may be,
+// as ask finds them; without asking, a number that is too great rather than
+// too small, as long as n more are within the limit. kind names what is counted;
+// limits are kept in the table quota.
+func (tx *Tx) Tally(kind, table string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
+	if c, ok := tx.c.(*conversation); ok {
+		return c.tally(kind, table, n, ask)
+	}
+	return ask()
+}
+
+const fewSpares, manySpares = 8, 32
+
+// Spare returns values that no row has, to be tried in order; none: find has
+// found none. find looks for up to n of them. Values of one kind that are not
+// used yet may be remembered: that nobody else takes them first is for a unique
+// key to see to, and kind names all that a value's being free depends on.
+func (tx *Tx) Spare(kind string, find func(n int) ([]string, error)) ([]string, error) {
+	if c, ok := tx.c.(*conversation); ok {
+		return c.spare(kind, find)
+	}
+	return find(fewSpares)
 }
 
 // Op says what happened to an object.

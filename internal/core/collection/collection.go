@@ -201,7 +201,7 @@ func (c *Collection[T, P]) present(ctx context.Context, rows ...*T) []resource.O
 // Get implements resource.Service.
 func (c *Collection[T, P]) Get(ctx context.Context, id string) (resource.Object, error) {
 	var o *T
-	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err := c.Store.ViewAtOnce(ctx, func(tx *store.Tx) (err error) {
 		o, err = c.Find(ctx, tx, id)
 		return err
 	})

@@ -104,36 +104,29 @@ func EUI64(p netip.Prefix, mac string) (netip.Addr, error) {
 	return netip.AddrFrom16(b), nil
 }
 
-// tries at random before everything in use is read: with half of a pool in use all of them fail once in 256 times.
-const tries = 8
-
-// Choose picks a free address of the pools. used lists what is in use of some
-// addresses, or with nil of all. take reserves one and tells whether it was
-// free after all. sequential picks the first free one. An invalid address: all
-// are in use.
-func Choose(pools []Pool, sequential bool, take func(netip.Addr) (bool, error), used func(among []netip.Addr) (map[netip.Addr]bool, error)) (netip.Addr, error) {
+// Choose picks a free address of the pools. some lists free addresses among
+// those that it picks at random, where nil stands for the first free one being
+// wanted; used lists all that are in use. take reserves an address and tells
+// whether it was free after all. An invalid address: all are in use.
+//
+// With half of a pool in use eight that are picked are all in use once in 256
+// times; then everything in use is read.
+func Choose(pools []Pool, take func(netip.Addr) (bool, error), some func(pick func() netip.Addr) ([]netip.Addr, error), used func() (map[netip.Addr]bool, error)) (netip.Addr, error) {
 	if len(pools) == 0 {
 		return netip.Addr{}, nil
 	}
-	if !sequential {
-		among := make([]netip.Addr, tries)
-		for i := range among {
-			among[i] = pick(pools)
-		}
-		taken, err := used(among)
+	if some != nil {
+		free, err := some(func() netip.Addr { return pick(pools) })
 		if err != nil {
 			return netip.Addr{}, err
 		}
-		for _, a := range among {
-			if taken[a] {
-				continue
-			}
+		for _, a := range free {
 			if ok, err := take(a); err != nil || ok {
 				return a, err
 			}
 		}
 	}
-	taken, err := used(nil)
+	taken, err := used()
 	if err != nil {
 		return netip.Addr{}, err
 	}

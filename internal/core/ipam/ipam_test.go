@@ -104,7 +104,11 @@ func TestChoose(t *testing.T) {
 				}
 			}
 			took = nil
-			a, err := ipam.Choose(pools, sequential, take, func([]netip.Addr) (map[netip.Addr]bool, error) { return used, nil })
+			some := func(pick func() netip.Addr) ([]netip.Addr, error) { return []netip.Addr{pick(), pick()}, nil }
+			if sequential {
+				some = nil
+			}
+			a, err := ipam.Choose(pools, take, some, func() (map[netip.Addr]bool, error) { return used, nil })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -190,27 +190,12 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 		return FixedIP{n.ID, w.address}, err
 	}
 	for _, n := range w.among {
-		a, err := ipam.Choose(n.AllocationPools, p.DeviceOwner == OwnerDHCP, take(n), func(among []netip.Addr) (map[netip.Addr]bool, error) {
-			used := map[netip.Addr]bool{}
-			query, args := "SELECT ip_address FROM ip_allocation WHERE subnet_id = ?", []any{n.ID}
-			if among != nil {
-				// Not one list of addresses: before it has statistics PostgreSQL reads the subnet to find them.
-				query, args = query+" AND ip_address = ?", nil
-				for _, a := range among {
-					args = append(args, n.ID, a.String())
-				}
-				query += strings.Repeat(" UNION ALL "+query, len(among)-1)
-			}
-			err := tx.Query(func(scan func(...any) error) error {
-				var text string
-				if err := scan(&text); err != nil {
-					return err
-				}
-				a, err := netip.ParseAddr(text)
-				used[a] = true
-				return err
-			}, query, args...)
-			return used, err
+		some := func(pick func() netip.Addr) ([]netip.Addr, error) { return spare(tx, n, pick) }
+		if p.DeviceOwner == OwnerDHCP { // the first free one
+			some = nil
+		}
+		a, err := ipam.Choose(n.AllocationPools, take(n), some, func() (map[netip.Addr]bool, error) {
+			return used(tx, "SELECT ip_address FROM ip_allocation WHERE subnet_id = ?", n.ID)
 		})
 		if err != nil {
 			return FixedIP{}, err
@@ -220,6 +205,57 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 		}
 	}
 	return FixedIP{}, exhausted(p.NetworkID)
+}
+
+// used are the addresses that a query returns.
+func used(tx *store.Tx, query string, args ...any) (map[netip.Addr]bool, error) {
+	found := map[netip.Addr]bool{}
+	err := tx.Query(func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(text)
+		found[a] = true
+		return err
+	}, query, args...)
+	return found, err
+}
+
+// spare are some addresses of a subnet's pools that nobody has.
+func spare(tx *store.Tx, n *subnet.Subnet, pick func() netip.Addr) ([]netip.Addr, error) {
+	texts, err := tx.Spare("address "+n.ID+fmt.Sprint(n.AllocationPools), func(tries int) ([]string, error) {
+		// Not one list of addresses: before it has statistics PostgreSQL reads the subnet to find them.
+		const one = "SELECT ip_address FROM ip_allocation WHERE subnet_id = ? AND ip_address = ?"
+		var args []any
+		var among []netip.Addr
+		for range tries {
+			a := pick()
+			among, args = append(among, a), append(args, n.ID, a.String())
+		}
+		taken, err := used(tx, one+strings.Repeat(" UNION ALL "+one, tries-1), args...)
+		if err != nil {
+			return nil, err
+		}
+		var free []string
+		for _, a := range among {
+			if !taken[a] {
+				taken[a] = true // picked twice
+				free = append(free, a.String())
+			}
+		}
+		return free, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	free := make([]netip.Addr, len(texts))
+	for i, text := range texts {
+		if free[i], err = netip.ParseAddr(text); err != nil {
+			return nil, err
+		}
+	}
+	return free, nil
 }
 
 func exhausted(networkID string) error {

@@ -375,10 +375,11 @@ func (s *Service) expectDHCP(ctx context.Context, tx *store.Tx, p *Port, subnets
 	if !slices.ContainsFunc(p.FixedIPs, func(f FixedIP) bool { n := subnet.Of(subnets, f.SubnetID); return n != nil && n.EnableDHCP }) {
 		return nil
 	}
-	var there int
-	err := tx.Row("SELECT COUNT(*) FROM (SELECT 1 FROM port WHERE network_id = ? AND device_owner = ? AND device_id = ? LIMIT 1) x",
-		[]any{p.NetworkID, OwnerDHCP, DHCPDevice(p.NetworkID)}, &there)
-	if err != nil || there > 0 {
+	if any, err := tx.Exists("SELECT 1 FROM agent WHERE agent_type = ?", agent.DHCP); err != nil || !any {
+		return err
+	}
+	there, err := tx.Exists("SELECT 1 FROM port WHERE network_id = ? AND device_owner = ? AND device_id = ?", p.NetworkID, OwnerDHCP, DHCPDevice(p.NetworkID))
+	if err != nil || there {
 		return err
 	}
 	agents, err := s.options.Agents.OfType(tx, agent.DHCP)

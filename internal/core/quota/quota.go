@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sort"
 	"strings"
 
@@ -96,20 +97,28 @@ func (s *Service) Reserve(_ context.Context, tx *store.Tx, name, project string,
 		}
 		return s.fits(tx, l, project, n, limit)
 	}
-	// Most projects have the default: limit and usage in one question.
-	var own *int
-	var used int
-	if err := tx.Row("SELECT (SELECT quota_limit FROM quota WHERE project_id = ? AND resource = ?), COUNT(*) FROM (SELECT 1 FROM "+l.Table+" WHERE project_id = ? LIMIT ?) x",
-		[]any{project, name, project, l.Default + 1}, &own, &used); err != nil {
+	used, limit, err := tx.Tally(name+" "+project, l.Table, n, func() (used, limit int, err error) {
+		// Most projects have the default: limit and usage in one question.
+		var own *int
+		err = tx.Row("SELECT (SELECT quota_limit FROM quota WHERE project_id = ? AND resource = ?), COUNT(*) FROM (SELECT 1 FROM "+l.Table+" WHERE project_id = ? LIMIT ?) x",
+			[]any{project, name, project, l.Default + 1}, &own, &used)
+		switch {
+		case err != nil || own == nil:
+			return used, l.Default, err
+		case *own < 0:
+			return used, math.MaxInt, nil
+		case *own > l.Default && used > l.Default: // there may be more than were counted
+			used, err = s.count(tx, l, project, *own+1)
+		}
+		return used, *own, err
+	})
+	if err != nil {
 		return err
 	}
-	switch {
-	case own == nil && used+n > l.Default:
+	if used > limit-n {
 		return Exceeded(name)
-	case own == nil || *own < 0:
-		return nil
 	}
-	return s.fits(tx, l, project, n, *own)
+	return nil
 }
 
 // fits checks a limit.

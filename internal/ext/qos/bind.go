@@ -30,7 +30,17 @@ func (s *service) hook() {
 	networks, ports := s.core.Networks, s.core.Ports
 	networks.OnWrite = append(networks.OnWrite, s.onNetworkWrite)
 	networks.AfterCreate = append(networks.AfterCreate, s.onNetworkCreated)
+	ports.Table.Derive("(SELECT q.qos_policy_id FROM qos_network_policy q WHERE q.network_id = t.network_id)", func(p *port.Port, policy *string) {
+		p.NetworkQoSPolicyID = policy
+	})
 	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
+		n, err := networks.Load(tx, p.NetworkID) // has been read for this port, and is remembered
+		if err != nil {
+			return err
+		}
+		if id := own(n.Slots); id != "" {
+			p.NetworkQoSPolicyID = &id
+		}
 		return s.bindPort(ctx, tx, nil, p)
 	})
 	ports.BeforeUpdate = append(ports.BeforeUpdate, func(ctx context.Context, tx *store.Tx, old, want *port.Port, _ *resource.Body) error {
@@ -286,33 +296,28 @@ func everything(p *port.Port) bool {
 	return !slices.ContainsFunc(ruleTypes, func(t string) bool { return !supported(t, p) })
 }
 
-// presentPorts shows the policies of ports' networks, and what ports need.
+// presentPorts shows what ports need by their policies.
 func (s *service) presentPorts(ctx context.Context, rows []*port.Port) {
-	by := map[string]*string{}
-	var ids []string
+	var limited []*port.Port
 	for _, p := range rows {
-		if _, ok := by[p.NetworkID]; !ok {
-			by[p.NetworkID] = nil
-			ids = append(ids, p.NetworkID)
+		if delete(p.Slots, requestAttribute); effective(p) != "" {
+			limited = append(limited, p)
 		}
 	}
-	err := s.core.Store.View(ctx, func(tx *store.Tx) error {
-		if err := networkPolicies(tx, ids, by); err != nil {
-			return err
-		}
-		return s.presentRequests(tx, rows, by)
-	})
-	if err != nil {
-		s.core.Logger.ErrorContext(ctx, "policies of networks are not shown with ports", "error", err)
+	if len(limited) == 0 {
 		return
 	}
-	for _, p := range rows {
-		if by[p.NetworkID] == nil {
-			delete(p.Slots, networkAttribute)
-		} else if err := ofNetwork.Set(&p.Slots, by[p.NetworkID]); err != nil {
-			s.core.Logger.ErrorContext(ctx, "the policy of a network is not shown with a port", "port", p.ID, "error", err)
-		}
+	if err := s.core.Store.View(ctx, func(tx *store.Tx) error { return s.presentRequests(tx, limited) }); err != nil {
+		s.core.Logger.ErrorContext(ctx, "what ports need by their policies is not shown", "error", err)
 	}
+}
+
+// effective is the policy of a port, or else of its network; empty: none.
+func effective(p *port.Port) string {
+	if id := own(p.Slots); id != "" || p.NetworkQoSPolicyID == nil {
+		return id
+	}
+	return *p.NetworkQoSPolicyID
 }
 
 // networkPolicies reads the policies of networks into by.

@@ -120,19 +120,11 @@ func (r *Request) ungrouped() *Request {
 	return nil
 }
 
-// presentRequests shows what ports need. networks are the policies of their networks.
-func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[string]*string) error {
-	policy := func(p *port.Port) string {
-		id := own(p.Slots)
-		if n := networks[p.NetworkID]; id == "" && n != nil {
-			id = *n
-		}
-		return id
-	}
+// presentRequests shows what ports need that have a policy.
+func (s *service) presentRequests(tx *store.Tx, rows []*port.Port) error {
 	var policies []string
 	for _, p := range rows {
-		delete(p.Slots, requestAttribute)
-		if id := policy(p); id != "" && !slices.Contains(policies, id) {
+		if id := effective(p); !slices.Contains(policies, id) {
 			policies = append(policies, id)
 		}
 	}
@@ -158,7 +150,7 @@ func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[
 	}
 	var ids []string
 	for _, p := range rows {
-		if rules[policy(p)] != nil && !slices.Contains(ids, p.NetworkID) {
+		if rules[effective(p)] != nil && !slices.Contains(ids, p.NetworkID) {
 			ids = append(ids, p.NetworkID)
 		}
 	}
@@ -167,7 +159,7 @@ func (s *service) presentRequests(tx *store.Tx, rows []*port.Port, networks map[
 		return err
 	}
 	for _, p := range rows {
-		if list := rules[policy(p)]; list != nil {
+		if list := rules[effective(p)]; list != nil {
 			r := request(p, list, physical[p.NetworkID])
 			if r != nil && !s.grouped {
 				r = r.ungrouped()
