@@ -77,7 +77,7 @@ type Port struct {
 	Slots resource.Slots `json:"slots,omitempty" db:"slots,json"`
 
 	// NetworkQoSPolicyID is what QoS reads of the network along with the row; it is not stored.
-	NetworkQoSPolicyID *string `json:"qos_network_policy_id,omitempty"`
+	NetworkQoSPolicyID *string `json:"qos_network_policy_id"`
 
 	// Child rows.
 	FixedIPs       []FixedIP `json:"fixed_ips"`
