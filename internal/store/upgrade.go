@@ -52,7 +52,15 @@ func lockFirst(tx *Tx, schemas []Schema) error {
 		return err
 	}
 	var tables []string
+	made := map[string]int{}
 	for _, schema := range All(schemas...) {
+		for _, step := range schema.Steps {
+			for _, text := range step {
+				if m := createTable.FindStringSubmatch(text); m != nil {
+					made[m[1]] = len(made)
+				}
+			}
+		}
 		for _, step := range schema.Steps[min(have[schema.Module], len(schema.Steps)):] {
 			for _, text := range step {
 				if m := altered.FindStringSubmatch(text); m != nil && !slices.Contains(tables, m[1]) {
@@ -61,6 +69,8 @@ func lockFirst(tx *Tx, schemas []Schema) error {
 			}
 		}
 	}
+	// Parents first, as readers do.
+	slices.SortStableFunc(tables, func(a, b string) int { return made[a] - made[b] })
 	statements := []string{"SELECT 1 FROM (SELECT pg_advisory_xact_lock(7303015)) l", fmt.Sprintf("SET LOCAL lock_timeout = %d", lockPatience)}
 	for _, name := range tables {
 		there, err := tx.dialect.hasTable(tx, name)

@@ -88,7 +88,7 @@ func migrate(t *testing.T, kind string) {
 	under, _ := startUpgrade(t, connection, 2).wait(t)
 	load.until(20)
 	load.stop()
-	t.Logf("with clients: %v, longest write %v", round(under), round(load.longestWrite))
+	t.Logf("with clients: %v, longest write %v, longest read %v", round(under), round(load.longestWrite), round(load.longestRead))
 	kept(t, "clients beside", stable(after), storetest.Rows(t, connection))
 	same(t, "clients beside", objects, listed(client{t, p.url}))
 	p.stop(t)
@@ -98,7 +98,7 @@ func migrate(t *testing.T, kind string) {
 	killed, unfinished := 0, time.Duration(0)
 	for steps := 3; killed < 3 && steps < 12; {
 		u := startUpgrade(t, connection, steps)
-		timer := time.AfterFunc(under*time.Duration(steps%3+1)/5, func() { _ = u.cmd.Process.Kill() }) // it may have ended
+		timer := time.AfterFunc(min(alone, under)*time.Duration(steps%3+1)/5, func() { _ = u.cmd.Process.Kill() }) // it may have ended
 		_, ok := u.wait(t)
 		timer.Stop()
 		if ok || reached(t, connection, steps) {
@@ -329,6 +329,12 @@ func startLoad(t *testing.T, url, network string) *load {
 			}
 		})
 	}
+	l.all.Go(func() { // one that does not wait for writes
+		c := client{t, url}
+		for ctx.Err() == nil {
+			l.call(c, &l.longestRead, "GET", "ports?limit=10&device_owner=compute:nova", "")
+		}
+	})
 	return l
 }
 
