@@ -25,6 +25,7 @@ var (
 	tSize    = Int("other", "size", 5, "A size.", Min(1), Max(10), Deprecated("old", "length"), Deprecated("other", "len"))
 	tRatio   = Float("other", "ratio", 1.5, "A ratio.", Min(0))
 	tList    = Strings("test", "list", []string{"p", "q"}, "A list.")
+	tParts   = Strings("test", "parts", nil, "Parts.", WithoutEffect("idle", "nobody waits for it"))
 	tMulti   = Multi("test", "multi", nil, "Values.")
 	tMap     = Map("test", "map", map[string]string{"k": "v"}, "A map.")
 	tAddress = String("test", "address", "", "An address.", Formed(Address))
@@ -215,6 +216,8 @@ bind_port = 1
 length = 3
 [oslo_messaging_rabbit]
 rabbit_password = hunter2
+[TEST]
+parts = a, idle,b
 `)
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -223,8 +226,12 @@ rabbit_password = hunter2
 		}
 		return a
 	}}))
-	if _, err := Load(LoadOptions{Files: []string{file}, Logger: log, Environ: []string{"OS_OTHER__SIZ=hunter2", "OS_FOO__BAR=1", "OS_OLD__LENGTH=4"}}); err != nil {
+	c, err := Load(LoadOptions{Files: []string{file}, Logger: log, Environ: []string{"OS_OTHER__SIZ=hunter2", "OS_FOO__BAR=1", "OS_OLD__LENGTH=4"}})
+	if err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, tParts.Of(c)); diff != "" {
+		t.Errorf("a list with an item without effect (-want +got):\n%s", diff)
 	}
 	want := `level=WARN msg="configuration option is unknown" line=2 section=test option=chioce nearest="[test] choice"
 level=INFO msg="configuration option has no effect" line=3 section=test option=forgotten reason="nobody remembers"
@@ -234,6 +241,7 @@ level=INFO msg="configuration section is not used" line=7 section=strange
 level=INFO msg="configuration section is not used" line=10 section=default nearest=DEFAULT
 level=WARN msg="configuration option has a new name" line=12 section=old option=length use="[other] size"
 level=INFO msg="configuration section is not used" line=14 section=oslo_messaging_rabbit
+level=INFO msg="configuration value has no effect" line=16 section=TEST option=parts value=idle reason="nobody waits for it"
 level=WARN msg="configuration option has a new name" variable=OS_OLD__LENGTH use=OS_OTHER__SIZE
 level=WARN msg="configuration option is unknown" variable=OS_OTHER__SIZ nearest=OS_OTHER__SIZE
 `
@@ -280,6 +288,7 @@ func TestDeclarations(t *testing.T) {
 		"bad default":     func() { Int("other", "bad", 0, "A number.", Min(1)) },
 		"no help":         func() { Int("other", "bad", 0, "") },
 		"bounds of text":  func() { String("other", "bad", "", "A text.", Min(1)) },
+		"item of a text":  func() { String("other", "bad", "", "A text.", WithoutEffect("x", "y")) },
 		"no effect":       func() { String("test", "forgotten", "", "A text.") },
 		"effect":          func() { NoEffect("test", "text", "x") },
 	} {
@@ -339,6 +348,7 @@ func TestReference(t *testing.T) {
 		"\n### `size`\n\nA size.\n\n* Type: integer, from 1 to 10\n* Default: `5`\n* Older name: `[old] length`\n* Older name: `[other] len`\n",
 		"* Default: the host name of the machine\n",
 		"* Secret: never shown",
+		"* Without effect: `idle`, because nobody waits for it\n",
 		"| `[DEFAULT] rpc_workers` | the server and its agents need no message broker |",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -8,7 +8,8 @@ var (
 		"Types that are tried, in order, for networks that are created without provider attributes.",
 		Deprecated("ml2", "tenant_network_types"))
 	ML2MechanismDrivers = Strings("ml2", "mechanism_drivers", []string{"openvswitch"},
-		"Drivers that bind ports, in order of preference. Neutron's default is none.")
+		"Drivers that bind ports, in order of preference. Neutron's default is none.",
+		WithoutEffect("l2population", forwarding))
 	ML2PathMTU = Int("ml2", "path_mtu", 0,
 		"Upper bound of the MTU of tunnelled networks, with their overhead; 0 is global_physnet_mtu.", Min(0))
 	ML2PhysicalNetworkMTUs = Map("ml2", "physical_network_mtus", nil,

@@ -1,20 +1,22 @@
 package config
 
+// forwarding is why nothing of Neutron's L2 population is needed.
+const forwarding = "hosts are always told where addresses are, and answer for them"
+
 // Options of Neutron that are in most files and mean nothing here.
 func init() {
 	const (
-		absent     = "this release does not have what it is about"
-		metadata   = "every host serves metadata for its own instances, always"
-		forwarding = "hosts are always told where addresses are, and answer for them"
-		dhcp       = "every host that has ports of a network answers DHCP for them"
-		events     = "the agent is told of changes by Open vSwitch"
-		broker     = "the server and its agents need no message broker"
-		process    = "one process serves all requests"
-		inside     = "the agent does this itself, in its own process"
-		root       = "nothing is run by sudo or rootwrap; the agent has its capabilities from its service"
-		builtIn    = "everything that is built in is loaded"
-		logs       = "logs go to standard error, for the service's journal"
-		flows      = "flows are written to the bridge's management socket, not by an OpenFlow controller"
+		absent   = "this release does not have what it is about"
+		metadata = "every host serves metadata for its own instances, always"
+		dhcp     = "every host that has ports of a network answers DHCP for them"
+		events   = "the agent is told of changes by Open vSwitch"
+		broker   = "the server and its agents need no message broker"
+		process  = "one process serves all requests"
+		inside   = "the agent does this itself, in its own process"
+		root     = "nothing is run by sudo or rootwrap; the agent has its capabilities from its service"
+		builtIn  = "everything that is built in is loaded"
+		logs     = "logs go to standard error, for the service's journal"
+		flows    = "flows are written to the bridge's management socket, not by an OpenFlow controller"
 	)
 	for _, n := range []noted{
 		{"DEFAULT", "agent_mode", absent},

@@ -38,6 +38,7 @@ type definition struct {
 	multi       bool
 	deprecated  []key
 	form        *Form
+	without     map[string]string // items of a list that have no effect, with the reason
 }
 
 // key is the name of an option; group is folded.
@@ -88,6 +89,17 @@ func Deprecated(group, name string) Setting {
 // Formed demands a form of the value. The empty value passes: it is an option
 // that is not set.
 func Formed(f *Form) Setting { return func(d *definition) { d.form = f } }
+
+// WithoutEffect takes an item out of a list, whoever writes it; why completes
+// "has no effect: ". It may be given more than once.
+func WithoutEffect(item, why string) Setting {
+	return func(d *definition) {
+		if d.without == nil {
+			d.without = map[string]string{}
+		}
+		d.without[item] = why
+	}
+}
 
 // Unset says what it means that the option is not set, for options whose
 // default is no value. IsSet tells.
@@ -268,6 +280,9 @@ func declare[T any](kind, group, name string, def T, text, help string, settings
 	if (d.min != nil || d.max != nil) && kind != "integer" && kind != "number" {
 		panic(fmt.Sprintf("config: option %s is not a number, it cannot have bounds", d))
 	}
+	if d.without != nil && kind != "list" {
+		panic(fmt.Sprintf("config: option %s is not a list, it cannot have items without effect", d))
+	}
 	if d.compute != nil && kind != "string" {
 		panic(fmt.Sprintf("config: option %s is not a string, its default cannot be computed", d))
 	}
@@ -309,7 +324,7 @@ func (d *definition) equal(e *definition) bool {
 	return d.group == e.group && d.kind == e.kind && d.help == e.help && d.defaultText == e.defaultText &&
 		d.defaultShow == e.defaultShow && d.unset == e.unset && (d.compute == nil) == (e.compute == nil) &&
 		slices.Equal(d.choices, e.choices) && bound(d.min, e.min) && bound(d.max, e.max) &&
-		d.secret == e.secret && slices.Equal(d.deprecated, e.deprecated) && d.form == e.form
+		d.secret == e.secret && slices.Equal(d.deprecated, e.deprecated) && d.form == e.form && maps.Equal(d.without, e.without)
 }
 
 // check applies choices and form to one text.
@@ -396,7 +411,8 @@ func parseFloat(d *definition, texts []string) (float64, error) {
 func parseList(d *definition, texts []string) ([]string, error) {
 	var list []string
 	for item := range strings.SplitSeq(texts[len(texts)-1], ",") {
-		if item = strings.TrimSpace(item); item == "" {
+		item = strings.TrimSpace(item)
+		if _, without := d.without[item]; without || item == "" {
 			continue
 		}
 		if err := d.check(item); err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -26,6 +27,9 @@ func Reference(w io.Writer) error {
 		fmt.Fprintf(&b, "* Default: %s\n", d.defaultMarkdown())
 		if len(d.choices) > 0 {
 			fmt.Fprintf(&b, "* Choices: `%s`\n", strings.Join(d.choices, "`, `"))
+		}
+		for _, item := range slices.Sorted(maps.Keys(d.without)) {
+			fmt.Fprintf(&b, "* Without effect: `%s`, because %s\n", item, d.without[item])
 		}
 		if d.secret {
 			b.WriteString("* Secret: never shown in logs and listings\n")

@@ -61,6 +61,9 @@ func (c *Config) report(log *slog.Logger) {
 		}
 		log.Warn("configuration option is unknown", place...)
 	}
+	for _, o := range options {
+		c.reportItems(o.define(), log)
+	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.environment), func(a, b key) int {
 		return strings.Compare(c.environment[a].name, c.environment[b].name)
 	}) {
@@ -86,6 +89,27 @@ func (c *Config) report(log *slog.Logger) {
 			attrs = append(attrs, "nearest", near)
 		}
 		log.Warn("configuration option is unknown", attrs...)
+	}
+}
+
+// reportItems tells of the items of an option's value that have no effect.
+func (c *Config) reportItems(d *definition, log *slog.Logger) {
+	if d.without == nil {
+		return
+	}
+	texts, e, err := c.texts(d, nil)
+	if err != nil || len(texts) == 0 || e.name == "" {
+		return
+	}
+	place := []any{"file", e.file, "line", e.line, "section", e.section, "option", e.name}
+	if e.file == "" {
+		place = []any{"variable", e.name}
+	}
+	for item := range strings.SplitSeq(texts[len(texts)-1], ",") {
+		item = strings.TrimSpace(item)
+		if why, ok := d.without[item]; ok {
+			log.Info("configuration value has no effect", append(slices.Clone(place), "value", item, "reason", why)...)
+		}
 	}
 }
 

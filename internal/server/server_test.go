@@ -139,6 +139,23 @@ func TestWrongConfigurationIsRefusedWithTheKey(t *testing.T) {
 	}
 }
 
+// TestMechanismDriversWithoutEffect: a list with a driver that has nothing to do
+// is as good as one without it, whatever all drivers must be able to do.
+func TestMechanismDriversWithoutEffect(t *testing.T) {
+	s, stop := run(t, configure(t, t.TempDir(), "[ml2]\nmechanism_drivers = l2population, openvswitch,l2population"))
+	for _, alias := range []string{"vlan-transparent", "qinq", "pvlan"} {
+		if status, body := get(t, s, "/v2.0/extensions/"+alias); status != http.StatusOK {
+			t.Errorf("GET extension %s = %d %s", alias, status, body)
+		}
+	}
+	if drivers := s.Core.Ports.Mechanisms(); len(drivers) != 1 || drivers[0].Name() != "openvswitch" {
+		t.Errorf("drivers that bind ports: %v", drivers)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOneServerPerSocket(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := run(t, configure(t, dir, ""))
