@@ -3,11 +3,14 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"isospin/internal/resource"
 )
@@ -154,71 +157,130 @@ func (c *column) value(v reflect.Value) (any, error) {
 	return nil, fmt.Errorf("column %s: type %s is not a column type", c.name, c.kind)
 }
 
-// cell scans one column into its field.
+// cell scans one column into its field. Equal texts in a row of rows are one.
 type cell struct {
-	c *column
-	f reflect.Value
+	c    *column
+	f    reflect.Value
+	last string
+	// What last is as JSON.
+	raw   json.RawMessage
+	slots resource.Slots
 }
 
-// Scan implements sql.Scanner.
-func (c cell) Scan(src any) error {
-	if b, ok := src.([]byte); ok {
-		src = string(b)
+// Scan implements sql.Scanner. NULL leaves the field as it is.
+func (c *cell) Scan(src any) error {
+	switch v := src.(type) {
+	case []byte:
+		return c.ScanBytes(v)
+	case string:
+		return c.text(v)
+	case int64:
+		c.number(v)
+	case bool:
+		c.truth(v)
 	}
+	return nil
+}
+
+// ScanBytes implements pgtype.BytesScanner.
+func (c *cell) ScanBytes(v []byte) error {
+	if v == nil {
+		return nil
+	}
+	if string(v) == c.last {
+		return c.text(c.last)
+	}
+	s := string(v)
+	if !c.c.json {
+		c.last = s
+	}
+	return c.text(s)
+}
+
+// ScanInt64 implements pgtype.Int64Scanner.
+func (c *cell) ScanInt64(v pgtype.Int8) error {
+	if v.Valid {
+		c.number(v.Int64)
+	}
+	return nil
+}
+
+// ScanBool implements pgtype.BoolScanner.
+func (c *cell) ScanBool(v pgtype.Bool) error {
+	if v.Valid {
+		c.truth(v.Bool)
+	}
+	return nil
+}
+
+func (c *cell) truth(v bool) {
+	if p, ok := c.f.Addr().Interface().(*bool); ok {
+		*p = v
+	}
+}
+
+func (c *cell) number(v int64) {
+	switch p := c.f.Addr().Interface().(type) {
+	case *int64:
+		*p = v
+	case *int:
+		*p = int(v)
+	case *bool:
+		*p = v != 0
+	case **int:
+		n := int(v)
+		*p = &n
+	}
+}
+
+func (c *cell) text(s string) error {
+	var err error
+	p := c.f.Addr().Interface()
 	if c.c.json {
-		s, _ := src.(string)
 		if s == "" {
 			return nil
 		}
-		return json.Unmarshal([]byte(s), c.f.Addr().Interface())
+		same := c.last == s
+		c.last = s
+		switch p := p.(type) {
+		case *json.RawMessage: // nobody writes into one
+			if !same || c.raw == nil {
+				c.raw = slices.Clip([]byte(s))
+			}
+			*p = c.raw
+		case *resource.Slots: // nor into a value of these
+			if !same || c.slots == nil {
+				c.slots = nil
+				if err := json.Unmarshal([]byte(s), &c.slots); err != nil {
+					return err
+				}
+			}
+			*p = maps.Clone(c.slots)
+		default:
+			return json.Unmarshal([]byte(s), p)
+		}
+		return nil
 	}
-	switch p := c.f.Addr().Interface().(type) {
+	switch p := p.(type) {
 	case *string:
-		*p, _ = src.(string)
-	case *bool:
-		switch v := src.(type) {
-		case bool:
-			*p = v
-		case int64:
-			*p = v != 0
-		}
-	case *int:
-		v, _ := src.(int64)
-		*p = int(v)
-	case *int64:
-		*p, _ = src.(int64)
+		*p = s
 	case **string:
-		if s, ok := src.(string); ok {
-			*p = &s
-		}
-	case **int:
-		if v, ok := src.(int64); ok {
-			n := int(v)
-			*p = &n
-		}
+		*p = &s
 	case *netip.Addr:
-		if s, ok := src.(string); ok {
-			a, err := netip.ParseAddr(s)
-			if err != nil {
-				return fmt.Errorf("column %s: %w", c.c.name, err)
-			}
-			*p = a
-		}
+		*p, err = netip.ParseAddr(s)
 	case *netip.Prefix:
-		if s, ok := src.(string); ok {
-			a, err := netip.ParsePrefix(s)
-			if err != nil {
-				return fmt.Errorf("column %s: %w", c.c.name, err)
-			}
-			*p = a.Masked()
+		if *p, err = netip.ParsePrefix(s); err == nil {
+			*p = p.Masked()
 		}
+	case *int, *int64, *bool, **int:
 	default:
-		if c.f.Kind() == reflect.String {
-			s, _ := src.(string)
-			c.f.SetString(s)
-			return nil
+		if c.f.Kind() != reflect.String {
+			return fmt.Errorf("column %s: type %s is not a column type", c.c.name, c.c.kind)
 		}
-		return fmt.Errorf("column %s: type %s is not a column type", c.c.name, c.c.kind)
+		c.f.SetString(s)
+	}
+	if err != nil {
+		return fmt.Errorf("column %s: %w", c.c.name, err)
 	}
 	return nil
 }
@@ -394,7 +456,7 @@ func (t *Table[T]) into(rows *[]*T) func(scan func(...any) error) error {
 		row := new(T)
 		v := reflect.ValueOf(row).Elem()
 		for i := range t.columns {
-			cells[i] = cell{&t.columns[i], v.FieldByIndex(t.columns[i].index)}
+			cells[i].c, cells[i].f = &t.columns[i], v.FieldByIndex(t.columns[i].index)
 		}
 		if err := scan(dest...); err != nil {
 			return err
