@@ -275,10 +275,11 @@ func (c *conversation) learned(q *question, a answer) {
 }
 
 // askAhead asks a question along with others that will most likely be asked next.
-func (c *conversation) askAhead(q question, next []question) error {
+func (c *conversation) askAhead(q question, ahead func() []question) error {
 	if a, ok := c.recall(&q); ok {
 		return a.each(q.row)
 	}
+	next := ahead()
 	var have answer
 	readings := []reading{{&q, keep(&have)}}
 	answers := make([]answer, len(next))

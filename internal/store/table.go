@@ -369,7 +369,7 @@ func (t *Table[T]) Find(tx *Tx, id, condition string, args ...any) (*T, error) {
 	q := question{query: query, args: append([]any{id}, args...), row: t.into(&rows)}
 	var err error
 	if c, ok := tx.c.(*conversation); ok {
-		err = c.askAhead(q, t.ahead(tx, id))
+		err = c.askAhead(q, func() []question { return t.ahead(tx, id) })
 		defer c.passed()
 	} else {
 		err = tx.c.ask([]question{q})

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"isospin/internal/core/network"
 	"isospin/internal/resource"
 	"isospin/internal/store"
 )
@@ -64,6 +65,8 @@ type Port struct {
 	IPAllocation string `json:"ip_allocation" db:"ip_allocation"`
 	// segment that the next binding must use; empty: any.
 	segment string
+	// parent is the network, if it has been read.
+	parent *network.Network
 
 	// Generation counts changes of what the host must know; BindingGeneration
 	// is its value when the present binding was made. Reports of hosts about

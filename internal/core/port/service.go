@@ -286,6 +286,7 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 	if who := identity.From(ctx); !who.SeesAll() && parent.ProjectID != who.ProjectID && !parent.SharedFor(who.ProjectID) {
 		return s.options.Networks.NotFound(p.NetworkID)
 	}
+	p.parent = parent
 	subnets, err := s.options.Subnets.OfNetwork(tx, p.NetworkID)
 	if err != nil {
 		return err
@@ -358,6 +359,18 @@ func (s *Service) create(ctx context.Context, tx *store.Tx, p *Port, body *resou
 		return s.ensureDHCP(ctx, tx, p.NetworkID)
 	}
 	return s.expectDHCP(ctx, tx, p, subnets)
+}
+
+// Network is the port's network, which is read once in a transaction. It is not to be changed.
+func (s *Service) Network(tx *store.Tx, p *Port) (*network.Network, error) {
+	if p.parent == nil || p.parent.ID != p.NetworkID {
+		parent, err := s.options.Networks.Load(tx, p.NetworkID)
+		if err != nil {
+			return nil, err
+		}
+		p.parent = parent
+	}
+	return p.parent, nil
 }
 
 // insertWithMAC stores the port; a generated MAC that is taken is replaced.
@@ -481,7 +494,7 @@ func (s *Service) storeSecurityGroups(tx *store.Tx, id string, have, want []stri
 }
 
 func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Port, body *resource.Body) error {
-	parent, err := s.options.Networks.Load(tx, want.NetworkID)
+	parent, err := s.Network(tx, want)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (s *service) record(ctx context.Context, tx *store.Tx, p *port.Port) (port.
 	if !s.external || name == "" {
 		return port.DNSRecord{}, nil
 	}
-	parent, err := s.core.Networks.Load(tx, p.NetworkID)
+	parent, err := s.core.Ports.Network(tx, p)
 	if err != nil {
 		return port.DNSRecord{}, err
 	}

@@ -111,7 +111,7 @@ func (s service) followNetwork(ctx context.Context, tx *store.Tx, old, want *net
 
 // settle decides the type of a port by the body of a create (old is nil) or update.
 func (s service) settle(tx *store.Tx, old, want *port.Port, body *resource.Body) error {
-	n, err := s.core.Networks.Load(tx, want.NetworkID)
+	n, err := s.core.Ports.Network(tx, want)
 	if err != nil {
 		return err
 	}

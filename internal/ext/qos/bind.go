@@ -34,7 +34,7 @@ func (s *service) hook() {
 		p.NetworkQoSPolicyID = policy
 	})
 	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
-		n, err := networks.Load(tx, p.NetworkID) // has been read for this port, and is remembered
+		n, err := ports.Network(tx, p)
 		if err != nil {
 			return err
 		}
