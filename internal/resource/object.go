@@ -91,6 +91,9 @@ func (s Slot[T]) Set(slots *Slots, v T) error {
 	return nil
 }
 
+// Clear takes the slot's value away: its attribute is shown as its default.
+func (s Slot[T]) Clear(slots Slots) { delete(slots, s.name) }
+
 // StandardAttributes are those of the standard-attr-* extensions, with tags when asked for.
 func StandardAttributes(tags bool) []Attribute {
 	all := []Attribute{

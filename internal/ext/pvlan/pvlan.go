@@ -165,11 +165,12 @@ func (s service) decide(tx *store.Tx, n *network.Network, p *port.Port, had, in,
 			return refuse("PVLANCommunityNameRequired", `Community name is required for ports with PVLAN type "community": %s.`, p.ID)
 		}
 	}
-	if err := typeSlot.Set(&p.Slots, kind); err != nil {
-		return err
-	}
-	if err := communitySlot.Set(&p.Slots, name); err != nil {
-		return err
+	for slot, value := range map[resource.Slot[*string]]*string{typeSlot: kind, communitySlot: name} {
+		if value == nil { // most ports have none: no map for them
+			slot.Clear(p.Slots)
+		} else if err := slot.Set(&p.Slots, value); err != nil {
+			return err
+		}
 	}
 	if had != nil && kind != nil && *had == *kind {
 		return nil
