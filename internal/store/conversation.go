@@ -305,11 +305,11 @@ func (c *conversation) askAhead(q question, ahead func() []question) error {
 }
 
 // tally is Tx.Tally.
-func (c *conversation) tally(kind, table string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
+func (c *conversation) tally(kind, table, limits string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
 	if c.memory == nil {
 		return ask()
 	}
-	if t, ok := c.memory.tallies[kind]; ok {
+	if t, ok := c.memory.tallies[limits][kind]; ok {
 		if used = t.used + c.memory.inserted[table] - t.inserted; used <= t.limit-n {
 			c.served = c.served || !c.known
 			return used, t.limit, nil
@@ -319,10 +319,13 @@ func (c *conversation) tally(kind, table string, n int, ask func() (used, limit 
 		return 0, 0, err
 	}
 	c.memory.note()
-	if len(c.memory.tallies) >= maxAnswers || c.memory.tallies == nil {
-		c.memory.tallies = map[string]tally{}
+	if c.memory.tallies == nil {
+		c.memory.tallies = map[string]map[string]tally{}
 	}
-	c.memory.tallies[kind] = tally{used, limit, c.memory.inserted[table]}
+	if of := c.memory.tallies[limits]; of == nil || len(of) >= maxAnswers {
+		c.memory.tallies[limits] = map[string]tally{}
+	}
+	c.memory.tallies[limits][kind] = tally{used, limit, c.memory.inserted[table]}
 	return used, limit, nil
 }
 

@@ -29,8 +29,8 @@ type memory struct {
 	growing map[string]struct{}
 	// spares: kind → values that nobody has.
 	spares map[string][]string
-	// tallies: kind → rows that were counted. inserted: table → how many rows we have inserted.
-	tallies  map[string]tally
+	// tallies: table of their limits → kind → rows that were counted. inserted: table → how many rows we have inserted.
+	tallies  map[string]map[string]tally
 	inserted map[string]int
 	// since is when the first answer was remembered.
 	since time.Time
@@ -50,8 +50,6 @@ const (
 	rememberedFor = 2 * time.Second
 	maxAnswers    = 10000
 	maxRows       = 64
-	// limitTable has the limits of what is tallied.
-	limitTable = "quota"
 )
 
 var (
@@ -220,9 +218,8 @@ func (m *memory) forget(statement string) {
 		return
 	}
 	tables := []string{c[2]}
+	delete(m.tallies, c[2])
 	switch {
-	case c[2] == limitTable:
-		m.tallies = nil
 	case c[1] != "INSERT INTO":
 	case tuple(statement) == "" || strings.Contains(tuple(statement), "),"): // of several rows
 		m.tallies = nil

@@ -265,16 +265,17 @@ var (
 )
 
 func (c *postgresSession) begin(writable bool) {
-	if c.reading = !writable; writable {
+	if writable {
 		c.start(beginWriting, statementLimit)
 	} else {
 		c.start(beginReading, statementLimit)
 	}
+	c.reading = !writable
 }
 
 func (c *postgresSession) start(prelude []string, limit time.Duration) {
 	c.ctx, c.end = context.WithTimeout(background, limit)
-	c.prelude, c.number, c.gone, c.lot, c.statements, c.trips = prelude, 0, nil, nil, 0, 0
+	c.prelude, c.reading, c.number, c.gone, c.lot, c.statements, c.trips = prelude, false, 0, nil, nil, 0, 0
 }
 
 func (c *postgresSession) fate() error                   { return c.lot }

@@ -31,7 +31,7 @@ func testTally(t *testing.T, connection string) {
 	}
 	add := func(s *store.Store, id string) error {
 		return s.Tx(t.Context(), func(tx *store.Tx) error {
-			used, limit, err := tx.Tally("occupant p", "occupant", 1, func() (used, limit int, err error) {
+			used, limit, err := tx.Tally("occupant p", "occupant", "quota", 1, func() (used, limit int, err error) {
 				err = tx.Row("SELECT (SELECT quota_limit FROM quota WHERE project_id = 'p'), COUNT(*) FROM occupant WHERE project_id = 'p'", nil, &limit, &used)
 				return used, limit, err
 			})

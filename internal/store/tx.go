@@ -60,10 +60,10 @@ func (tx *Tx) Exists(query string, args ...any) (bool, error) {
 // Tally returns how many rows of one kind a table has, and how many there may be,
 // as ask finds them; without asking, a number that is too great rather than
 // too small, as long as n more are within the limit. kind names what is counted;
-// limits are kept in the table quota.
-func (tx *Tx) Tally(kind, table string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
+// limits is the table that they are kept in.
+func (tx *Tx) Tally(kind, table, limits string, n int, ask func() (used, limit int, err error)) (used, limit int, err error) {
 	if c, ok := tx.c.(*conversation); ok {
-		return c.tally(kind, table, n, ask)
+		return c.tally(kind, table, limits, n, ask)
 	}
 	return ask()
 }

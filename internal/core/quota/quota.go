@@ -97,7 +97,7 @@ func (s *Service) Reserve(_ context.Context, tx *store.Tx, name, project string,
 		}
 		return s.fits(tx, l, project, n, limit)
 	}
-	used, limit, err := tx.Tally(name+" "+project, l.Table, n, func() (used, limit int, err error) {
+	used, limit, err := tx.Tally(name+" "+project, l.Table, "quota", n, func() (used, limit int, err error) {
 		// Most projects have the default: limit and usage in one question.
 		var own *int
 		err = tx.Row("SELECT (SELECT quota_limit FROM quota WHERE project_id = ? AND resource = ?), COUNT(*) FROM (SELECT 1 FROM "+l.Table+" WHERE project_id = ? LIMIT ?) x",
