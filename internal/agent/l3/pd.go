@@ -222,25 +222,8 @@ func (l *leases) set(router string, now map[string]pd.Lease) (err error) {
 	} else {
 		l.byRouter[router] = maps.Clone(now)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("delegated prefixes: %w", err)
-		}
-	}()
-	b, err := json.MarshalIndent(l.byRouter, "", "  ")
-	if err != nil {
-		return err
+	if err := replaceFile(l.file, l.byRouter); err != nil {
+		return fmt.Errorf("delegated prefixes: %w", err)
 	}
-	f, err := os.OpenFile(l.file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), l.file)
+	return nil
 }

@@ -86,18 +86,20 @@ func (r *record) list() []string {
 	return slices.Sorted(maps.Keys(r.names))
 }
 
-// save replaces the file atomically.
-func (r *record) save() (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("record of router namespaces: %w", err)
-		}
-	}()
-	b, err := json.MarshalIndent(recordFile{Namespaces: slices.Sorted(maps.Keys(r.names))}, "", "  ")
+func (r *record) save() error {
+	if err := replaceFile(r.file, recordFile{Namespaces: slices.Sorted(maps.Keys(r.names))}); err != nil {
+		return fmt.Errorf("record of router namespaces: %w", err)
+	}
+	return nil
+}
+
+// replaceFile makes a file, which only its owner can read, be a value's JSON: the whole of it or what it was.
+func replaceFile(file string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp := r.file + ".new"
+	tmp := file + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -109,5 +111,5 @@ func (r *record) save() (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp, r.file)
+	return os.Rename(tmp, file)
 }
