@@ -98,6 +98,23 @@ func Get[T any](c *Copy, name, id string) *T {
 	return o
 }
 
+// Recall gives objects of a kind by their ids; none while the hub is busy with changes.
+// Nobody may change them.
+func Recall[T any](h *Hub, name string) func(ids []string) []*T {
+	return func(ids []string) []*T {
+		found := make([]*T, len(ids))
+		k := h.copy.kinds[name]
+		if k == nil || !h.mu.TryRLock() {
+			return found
+		}
+		defer h.mu.RUnlock()
+		for i, id := range ids {
+			found[i], _ = k.objects[id].(*T)
+		}
+		return found
+	}
+}
+
 // apply puts an event's object in place and says what changed; false: nothing that is kept.
 func (c *Copy) apply(e store.Event) (Change, bool, error) {
 	k := c.kinds[e.Kind]

@@ -58,6 +58,7 @@ func (h *Hub) ProjectCore(s Services) {
 		return s.Subnets.Table.Select(tx, "ORDER BY t.created_at, t.id")
 	}, func(n *subnet.Subnet) string { return n.ID })
 	Keep(h, "port", func(tx *store.Tx) ([]*port.Port, error) { return s.Ports.Table.Select(tx, "") }, func(p *port.Port) string { return p.ID })
+	s.Ports.Table.Recall(Recall[port.Port](h, "port"))
 	p := &coreProjection{
 		endpoints: map[string]string{}, byHost: map[string]map[string]struct{}{}, byNetwork: map[string]map[string]struct{}{},
 		hosts: map[string]map[string]map[string]struct{}{}, subnets: map[string]map[string]struct{}{}, dhcp: map[string]map[string]struct{}{},

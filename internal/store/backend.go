@@ -48,6 +48,8 @@ type dialect interface {
 	define(statement string) []string
 	// order is a term of ORDER BY with nulls first, last when descending.
 	order(column string, nullable, descending bool) string
+	// among is the condition that a column of text has one of some values, of which there may be many, with its arguments.
+	among(column string, values []string) (string, []any)
 	hasTable(tx *Tx, name string) (bool, error)
 	// writeEvents inserts the events of a transaction at its end.
 	writeEvents(tx *Tx, events []Event) error

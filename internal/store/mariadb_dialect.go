@@ -154,6 +154,10 @@ func (s *mariadb) define(statement string) []string {
 
 func (s *mariadb) order(column string, _, descending bool) string { return ordered(column, descending) }
 
+func (s *mariadb) among(column string, values []string) (string, []any) {
+	return In(column, anySlice(values))
+}
+
 func (s *mariadb) hasTable(tx *Tx, name string) (bool, error) {
 	var n int
 	err := tx.Row("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?", []any{name}, &n)

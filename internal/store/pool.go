@@ -235,10 +235,13 @@ func (p *pool) read(ctx context.Context, do func(*Tx) error, once bool) error {
 		if attempt > 1 {
 			p.repeat()
 		}
-		err := p.attempt(ctx, do, attempt, once)
+		err := p.attempt(ctx, do, attempt, once, false)
+		if once && errors.Is(err, errMore) { // most likely since what was in memory is old
+			err = p.attempt(ctx, do, attempt, once, true)
+		}
 		if once && errors.Is(err, errMore) {
 			once = false
-			err = p.attempt(ctx, do, attempt, once)
+			err = p.attempt(ctx, do, attempt, once, true)
 		}
 		if err == nil || attempt > 2 || !errors.Is(err, errLost) && !errors.Is(err, errAgain) {
 			if errors.Is(err, errLost) || errors.Is(err, errAgain) {
@@ -250,14 +253,14 @@ func (p *pool) read(ctx context.Context, do func(*Tx) error, once bool) error {
 }
 
 // attempt runs a reading transaction once. errLost and errAgain say that it can be run again.
-func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int, once bool) error {
+func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int, once, anew bool) error {
 	k, err := p.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	c := &conversation{remote: k.remote, once: once}
 	c.begin(false)
-	err = run(do, &Tx{c: c, dialect: p.dialect})
+	err = run(do, &Tx{c: c, dialect: p.dialect, anew: anew})
 	if fate := c.fate(); fate != nil {
 		// Whatever the closure made of it: it was not the closure's.
 		err = fate

@@ -585,6 +585,15 @@ func (s *postgres) order(column string, nullable, descending bool) string {
 	return column + " NULLS FIRST"
 }
 
+// among has one parameter: many of them, and a statement for each number, cost
+// more than the rows, and before a table has statistics it is read whole for them.
+func (s *postgres) among(column string, values []string) (string, []any) {
+	if len(values) == 1 {
+		return In(column, anySlice(values))
+	}
+	return column + " = ANY(?)", []any{values}
+}
+
 func (s *postgres) hasTable(tx *Tx, name string) (bool, error) {
 	var n int
 	err := tx.Row("SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?", []any{name}, &n)

@@ -359,6 +359,10 @@ func ordered(column string, descending bool) string {
 	return column
 }
 
+func (sqliteDialect) among(column string, values []string) (string, []any) {
+	return In(column, anySlice(values))
+}
+
 func (sqliteDialect) hasTable(tx *Tx, name string) (bool, error) {
 	var n int
 	err := tx.Row("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?", []any{name}, &n)

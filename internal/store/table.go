@@ -23,9 +23,14 @@ type Table[T any] struct {
 	columns []column
 	options TableOptions[T]
 
-	insert, update, selectFrom string
-	byName                     map[string]int
-	derived                    []func(row *T, value *string)
+	insert, update, selectFrom, selectHead string
+	byName                                 map[string]int
+	derived                                []func(row *T, value *string)
+	// slots are the fields of that type.
+	slots [][]int
+	// recall has objects that are in memory.
+	recall  func(ids []string) []*T
+	compare bool
 }
 
 type column struct {
@@ -71,6 +76,9 @@ func NewTable[T any](name string, o TableOptions[T]) *Table[T] {
 			var option string
 			column.name, option, _ = strings.Cut(tag, ",")
 			column.json = option == "json"
+			if f.Type == reflect.TypeFor[resource.Slots]() {
+				t.slots = append(t.slots, index)
+			}
 			t.byName[column.name] = len(t.columns)
 			t.columns = append(t.columns, column)
 		}
@@ -88,6 +96,7 @@ func NewTable[T any](name string, o TableOptions[T]) *Table[T] {
 	t.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", name, strings.Join(names, ", "), strings.Join(marks, ", "))
 	t.update = fmt.Sprintf("UPDATE %s SET %s WHERE id = ?", name, strings.Join(sets, ", "))
 	t.selectFrom = fmt.Sprintf("SELECT %s FROM %s t", strings.Join(qualified, ", "), name)
+	t.selectHead = fmt.Sprintf("SELECT t.id, t.revision_number, t.updated_at FROM %s t", name)
 	return t
 }
 
@@ -105,7 +114,9 @@ func (t *Table[T]) Condition(attribute string, condition func(values []any) (str
 // It is called before the table is first used.
 func (t *Table[T]) Derive(expression string, set func(row *T, value *string)) {
 	from := " FROM " + t.name + " t"
-	t.selectFrom = strings.TrimSuffix(t.selectFrom, from) + ", " + expression + from
+	for _, text := range []*string{&t.selectFrom, &t.selectHead} {
+		*text = strings.TrimSuffix(*text, from) + ", " + expression + from
+	}
 	t.derived = append(t.derived, set)
 }
 
@@ -470,7 +481,7 @@ func (t *Table[T]) into(rows *[]*T) func(scan func(...any) error) error {
 }
 
 // List answers a list query with one statement for the rows and one for each
-// child table. scope is a further condition (empty: none) with its arguments.
+// child table; objects may come from memory, as those of Show. scope is a further condition (empty: none) with its arguments.
 func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...any) ([]*T, error) {
 	var where []string
 	var args []any
@@ -530,7 +541,7 @@ func (t *Table[T]) List(tx *Tx, q *resource.Query, scope string, scopeArgs ...an
 		rest.WriteString(" LIMIT ?")
 		args = append(args, q.Limit)
 	}
-	rows, err := t.Select(tx, rest.String(), args...)
+	rows, err := t.selectShown(tx, rest.String(), args...)
 	if q.Reverse {
 		for i, j := 0, len(rows)-1; i < j; i, j = i+1, j-1 {
 			rows[i], rows[j] = rows[j], rows[i]
@@ -711,14 +722,14 @@ func In(column string, values []any) (string, []any) {
 // Child reads rows of a child table for all parents, in chunks: query has one
 // %s for the condition on column, ids are the parents'.
 func Child(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) error {
-	return tx.c.ask(childQuestions(query, column, ids, row))
+	return tx.c.ask(childQuestions(tx, query, column, ids, row))
 }
 
 // Gather is Child for functions of TableOptions.Children that do nothing with
 // the rows once row has been called for them: the questions of all of a
 // table's children are asked together, after all those functions have returned.
 func Gather(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) error {
-	list := childQuestions(query, column, ids, row)
+	list := childQuestions(tx, query, column, ids, row)
 	if tx.gathering == nil {
 		return tx.c.ask(list)
 	}
@@ -726,13 +737,13 @@ func Gather(tx *Tx, query, column string, ids []string, row func(scan func(...an
 	return nil
 }
 
-func childQuestions(query, column string, ids []string, row func(scan func(...any) error) error) (list []question) {
-	const chunk = 1024
-	for len(ids) > 0 {
-		n := min(chunk, len(ids))
-		condition, args := In(column, anySlice(ids[:n]))
+// chunk is how many ids are asked for at once.
+const chunk = 1024
+
+func childQuestions(tx *Tx, query, column string, ids []string, row func(scan func(...any) error) error) (list []question) {
+	for some := range slices.Chunk(ids, chunk) {
+		condition, args := tx.dialect.among(column, some)
 		list = append(list, question{query: fmt.Sprintf(query, condition), args: args, row: row})
-		ids = ids[n:]
 	}
 	return list
 }

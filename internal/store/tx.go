@@ -18,6 +18,8 @@ type Tx struct {
 	events   []Event
 	// gathering: questions of Gather are collected, to be asked together.
 	gathering *[]question
+	// anew: what is in memory is old.
+	anew bool
 }
 
 func (tx *Tx) exec(query string) error {

@@ -165,11 +165,12 @@ func (c *Collection[T, P]) Load(tx *store.Tx, id string) (*T, error) {
 
 // Find returns an object that the caller may see; NotFound when there is none.
 func (c *Collection[T, P]) Find(ctx context.Context, tx *store.Tx, id string) (*T, error) {
+	return c.find(ctx, tx, id, c.Table.Find)
+}
+
+func (c *Collection[T, P]) find(ctx context.Context, tx *store.Tx, id string, in func(tx *store.Tx, id, condition string, args ...any) (*T, error)) (*T, error) {
 	scope, args := c.scope(ctx)
-	if scope == "" {
-		return c.Load(tx, id)
-	}
-	o, err := c.Table.Find(tx, id, scope, args...)
+	o, err := in(tx, id, scope, args...)
 	if errors.Is(err, store.ErrNoRow) {
 		return nil, c.NotFound(id)
 	}
@@ -202,7 +203,7 @@ func (c *Collection[T, P]) present(ctx context.Context, rows ...*T) []resource.O
 func (c *Collection[T, P]) Get(ctx context.Context, id string) (resource.Object, error) {
 	var o *T
 	err := c.Store.ViewAtOnce(ctx, func(tx *store.Tx) (err error) {
-		o, err = c.Find(ctx, tx, id)
+		o, err = c.find(ctx, tx, id, c.Table.Show)
 		return err
 	})
 	if err != nil {

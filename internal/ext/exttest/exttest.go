@@ -108,6 +108,7 @@ func New(t testing.TB, o Options) *Core {
 	k := &Core{t: t, segments: segments, mechanisms: mechanisms, modules: modules, Core: core.New(core.Options{Config: c, Store: s, Logger: o.Logger, Segments: segments, Mechanisms: mechanisms})}
 	k.Hub = feed.New(feed.Options{Store: s, Logger: o.Logger})
 	k.Hub.ProjectCore(feed.Services{Networks: k.Networks, Subnets: k.Subnets, Ports: k.Ports, Agents: k.Agents})
+	k.Ports.Table.CompareRecalled()
 	for _, m := range modules {
 		must(t, m.Install(k.Core, k.Hub))
 	}
