@@ -15,8 +15,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// mariadbSession is one connection. It is never in autocommit mode: a first
-// statement begins a transaction.
+// mariadbSession is one connection. A question that is all of a transaction is
+// asked without words for its begin and end.
 type mariadbSession struct {
 	*connection
 	keys *uniqueKeys
@@ -25,6 +25,7 @@ type mariadbSession struct {
 	checks []lateCheck
 	// unordered: the number in commit_order is still to be taken.
 	unordered bool
+	// used: the transaction has begun.
 	used      bool
 	number    int64
 	gone, lot error
@@ -159,6 +160,11 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	}
 	var t texts
 	first := c.unordered
+	whole := end && !c.used && !first && len(writes) == 0 && len(questions) == 1
+	begin := !c.used && !whole && (!end || first || len(writes)+len(questions) > 0)
+	if begin {
+		t.list = append(t.list, "BEGIN")
+	}
 	if first {
 		if t.list = append(t.list, takeTurn); len(questions) > 0 {
 			t.list = append(t.list, "SELECT LAST_INSERT_ID()")
@@ -179,13 +185,13 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 			return err
 		}
 	}
-	if end && c.used || end && len(t.list) > 0 {
+	if end && (c.used || begin) {
 		t.list = append(t.list, "COMMIT")
 	}
 	if len(t.list) == 0 {
 		return nil
 	}
-	c.used, c.unordered = true, false
+	c.used, c.unordered = c.used || begin, false
 	c.carried += len(t.list)
 	c.trips++
 	var err error
@@ -195,9 +201,12 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	case len(questions) > 0:
 		err = c.read(t, first, writes, questions)
 	default:
-		err = c.carry(t, first, writes)
+		err = c.carry(t, begin, first, writes)
 	}
 	var refused *refusal
+	if err == nil && end {
+		c.used = false
+	}
 	if err == nil || errors.As(err, &refused) {
 		return err
 	}
@@ -210,17 +219,19 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 }
 
 // carry carries out statements without rows.
-func (c *mariadbSession) carry(t texts, first bool, writes []write) error {
+func (c *mariadbSession) carry(t texts, begin, first bool, writes []write) error {
 	return c.conn.Raw(func(conn any) error {
 		result, err := conn.(driver.ExecerContext).ExecContext(background, strings.Join(t.list, ";"), t.args)
 		if err != nil {
 			return err
 		}
 		r := result.(mysql.Result)
-		counts := r.AllRowsAffected()
+		counts, numbers := r.AllRowsAffected(), r.AllLastInsertIds()
+		if begin {
+			counts, numbers = counts[1:], numbers[1:]
+		}
 		if first {
-			c.number = r.AllLastInsertIds()[0]
-			counts = counts[1:]
+			c.number, counts = numbers[0], counts[1:]
 		}
 		for i, w := range writes {
 			if w.some && counts[i] == 0 {
@@ -368,7 +379,11 @@ func (c *mariadbSession) exec(writes []write, query string, args []any) (int64, 
 	if c.gone != nil {
 		return 0, c.gone
 	}
-	c.used = true
+	if !c.used {
+		if err := c.sendText(nil, nil, false); err != nil {
+			return 0, err
+		}
+	}
 	c.carried++
 	c.trips++
 	t, checks := c.statement(query, args)
