@@ -115,22 +115,31 @@ func Recall[T any](h *Hub, name string) func(ids []string) []*T {
 	}
 }
 
-// apply puts an event's object in place and says what changed; false: nothing that is kept.
-func (c *Copy) apply(e store.Event) (Change, bool, error) {
+// decode reads the object of an event; nil: nothing that is kept, or it is deleted. It needs no lock.
+func (c *Copy) decode(e store.Event) (any, error) {
 	k := c.kinds[e.Kind]
-	if k == nil {
-		return Change{}, false, nil
-	}
-	ch := Change{Kind: e.Kind, ID: e.ID, Old: k.objects[e.ID]}
-	if e.Op == store.Deleted {
-		delete(k.objects, e.ID)
-		return ch, ch.Old != nil, nil
+	if k == nil || e.Op == store.Deleted {
+		return nil, nil
 	}
 	o, err := k.decode(e.Data)
 	if err != nil {
-		return Change{}, false, fmt.Errorf("event %d, %s %s: %w", e.Sequence, e.Kind, e.ID, err)
+		return nil, fmt.Errorf("event %d, %s %s: %w", e.Sequence, e.Kind, e.ID, err)
+	}
+	return o, nil
+}
+
+// apply puts an event's object in place and says what changed; false: nothing that is kept.
+func (c *Copy) apply(e store.Event, o any) (Change, bool) {
+	k := c.kinds[e.Kind]
+	if k == nil || o == nil && e.Op != store.Deleted {
+		return Change{}, false
+	}
+	ch := Change{Kind: e.Kind, ID: e.ID, Old: k.objects[e.ID], New: o}
+	if o == nil {
+		delete(k.objects, e.ID)
+		return ch, ch.Old != nil
 	}
 	c.share(o)
-	k.objects[e.ID], ch.New = o, o
-	return ch, true, nil
+	k.objects[e.ID] = o
+	return ch, true
 }

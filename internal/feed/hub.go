@@ -314,14 +314,17 @@ func (h *Hub) Run(ctx context.Context) {
 const batch = 512
 
 func (h *Hub) apply(events []store.Event) {
+	objects := make([]any, len(events))
+	for i, e := range events {
+		var err error
+		if objects[i], err = h.copy.decode(e); err != nil {
+			// One object that cannot be read keeps no other from its hosts.
+			h.log.Error("feed: event is skipped", "error", err)
+		}
+	}
 	h.change(func(m Marker) {
-		for _, e := range events {
-			ch, ok, err := h.copy.apply(e)
-			if err != nil {
-				// One object that cannot be read keeps no other from its hosts.
-				h.log.Error("feed: event is skipped", "error", err)
-			}
-			if ok {
+		for i, e := range events {
+			if ch, ok := h.copy.apply(e, objects[i]); ok {
 				for _, p := range h.projections {
 					p.Apply(h.copy, ch, m)
 				}
