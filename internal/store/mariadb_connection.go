@@ -40,7 +40,7 @@ func mariadbConfig(connection string) (*mysql.Config, error) {
 	c.Collation = "utf8mb4_nopad_bin"
 	c.Logger = quietLogger{}
 	c.Params = map[string]string{
-		"autocommit": "1", "tx_isolation": "'REPEATABLE-READ'", "innodb_lock_wait_timeout": "30", "time_zone": "'+00:00'",
+		"autocommit": "0", "tx_isolation": "'REPEATABLE-READ'", "innodb_lock_wait_timeout": "30", "time_zone": "'+00:00'",
 		// A program that has vanished must not hold what others wait for.
 		"idle_write_transaction_timeout": strconv.Itoa(abandoned / 1000),
 		"sql_mode":                       "'STRICT_ALL_TABLES,ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,NO_ENGINE_SUBSTITUTION'",

@@ -16,7 +16,7 @@ import (
 )
 
 // mariadbSession is one connection. A question that is all of a transaction is
-// asked without words for its begin and end.
+// asked in autocommit mode, without words for its begin and end.
 type mariadbSession struct {
 	*connection
 	keys *uniqueKeys
@@ -26,7 +26,11 @@ type mariadbSession struct {
 	// unordered: the number in commit_order is still to be taken.
 	unordered bool
 	// used: the transaction has begun.
-	used      bool
+	used bool
+	// auto: the session is in autocommit mode.
+	auto bool
+	// strange: it is not known whether it is. Such a session is not used again.
+	strange   bool
 	number    int64
 	gone, lot error
 
@@ -35,6 +39,14 @@ type mariadbSession struct {
 
 // takeTurn leaves the number for LAST_INSERT_ID().
 const takeTurn = "UPDATE commit_order SET number = LAST_INSERT_ID(number + 1)"
+
+// Who writes is never in autocommit mode, where a first statement begins a
+// transaction: in the other one a node of Galera that has given a transaction up
+// for another node's, between two of its statements, may answer its commit with success.
+const (
+	autocommit   = "SET autocommit = 1"
+	noAutocommit = "SET autocommit = 0"
+)
 
 func (c *mariadbSession) begin(writable bool) {
 	c.checks = c.checks[:0]
@@ -161,9 +173,18 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	var t texts
 	first := c.unordered
 	whole := end && !c.used && !first && len(writes) == 0 && len(questions) == 1
-	begin := !c.used && !whole && (!end || first || len(writes)+len(questions) > 0)
-	if begin {
-		t.list = append(t.list, "BEGIN")
+	begins := !c.used && !whole && (!end || first || len(writes)+len(questions) > 0)
+	prelude := ""
+	switch {
+	case whole && !c.auto:
+		prelude = autocommit
+	case begins && c.auto && first:
+		prelude = noAutocommit
+	case begins && c.auto:
+		prelude = "BEGIN"
+	}
+	if prelude != "" {
+		t.list = append(t.list, prelude)
 	}
 	if first {
 		if t.list = append(t.list, takeTurn); len(questions) > 0 {
@@ -185,13 +206,13 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 			return err
 		}
 	}
-	if end && (c.used || begin) {
+	if end && (c.used || begins) {
 		t.list = append(t.list, "COMMIT")
 	}
 	if len(t.list) == 0 {
 		return nil
 	}
-	c.used, c.unordered = c.used || begin, false
+	c.used, c.unordered = c.used || begins, false
 	c.carried += len(t.list)
 	c.trips++
 	var err error
@@ -201,9 +222,14 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	case len(questions) > 0:
 		err = c.read(t, first, writes, questions)
 	default:
-		err = c.carry(t, begin, first, writes)
+		err = c.carry(t, prelude != "", first, writes)
 	}
+	var failed *mysql.MySQLError
 	var refused *refusal
+	if prelude == autocommit || prelude == noAutocommit {
+		c.auto = prelude == autocommit
+		c.strange = err != nil && !errors.As(err, &failed) && !errors.As(err, &refused)
+	}
 	if err == nil && end {
 		c.used = false
 	}
@@ -219,7 +245,7 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 }
 
 // carry carries out statements without rows.
-func (c *mariadbSession) carry(t texts, begin, first bool, writes []write) error {
+func (c *mariadbSession) carry(t texts, prelude, first bool, writes []write) error {
 	return c.conn.Raw(func(conn any) error {
 		result, err := conn.(driver.ExecerContext).ExecContext(background, strings.Join(t.list, ";"), t.args)
 		if err != nil {
@@ -227,7 +253,7 @@ func (c *mariadbSession) carry(t texts, begin, first bool, writes []write) error
 		}
 		r := result.(mysql.Result)
 		counts, numbers := r.AllRowsAffected(), r.AllLastInsertIds()
-		if begin {
+		if prelude {
 			counts, numbers = counts[1:], numbers[1:]
 		}
 		if first {
@@ -379,11 +405,7 @@ func (c *mariadbSession) exec(writes []write, query string, args []any) (int64, 
 	if c.gone != nil {
 		return 0, c.gone
 	}
-	if !c.used {
-		if err := c.sendText(nil, nil, false); err != nil {
-			return 0, err
-		}
-	}
+	c.used = true
 	c.carried++
 	c.trips++
 	t, checks := c.statement(query, args)
@@ -400,6 +422,9 @@ func (c *mariadbSession) exec(writes []write, query string, args []any) (int64, 
 func (c *mariadbSession) rollback() error {
 	if errors.Is(c.lot, errLost) {
 		return c.lot
+	}
+	if c.strange {
+		return errLost
 	}
 	if !c.used {
 		return nil
