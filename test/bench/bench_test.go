@@ -82,6 +82,11 @@ func TestJudge(t *testing.T) {
 		{figure{P50: 2, spec: spec{target: 3}, Peer: &peerFacts{P50: 20}}, true, 10},
 		{figure{P50: 4, spec: spec{target: 3}}, false, 0},
 		{figure{PerSecond: 500, spec: spec{by: byRate, target: 1000}, Peer: &peerFacts{PerSecond: 5}}, false, 100},
+		{figure{P50: 2, spec: spec{target: 3, over: 11}, Peer: &peerFacts{P50: 20}}, true, 10},
+		{figure{P50: 2, spec: spec{target: 3, over: 11}, Peer: &peerFacts{P50: 20}, server: true}, false, 10},
+		{figure{P50: 2, spec: spec{target: 3, over: 10}, Peer: &peerFacts{P50: 20}, server: true}, true, 10},
+		{figure{P50: 4, spec: spec{target: 3, over: 5}, Peer: &peerFacts{P50: 20}, server: true}, false, 5},
+		{figure{PerSecond: 500, spec: spec{by: byRate, over: 100}, Peer: &peerFacts{PerSecond: 5}, server: true}, true, 100},
 		{figure{Value: 70, spec: spec{by: byValue, target: 80, unit: "MiB"}, Peer: &peerFacts{Value: 700}}, true, 10},
 	} {
 		c.f.judge()

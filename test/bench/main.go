@@ -70,7 +70,7 @@ func run(ctx context.Context, o options) (err error) {
 	if o.quick {
 		b.sizes = quick
 	}
-	b.results = &results{peer: p, figures: map[string]*figure{}, progress: func(f *figure) {
+	b.results = &results{peer: p, figures: map[string]*figure{}, server: o.database != storetest.SQLite, progress: func(f *figure) {
 		switch {
 		case f.Missing != "":
 			fmt.Fprintf(o.progress, "%s: %s\n", f.Name, f.Missing)
