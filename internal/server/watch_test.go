@@ -208,7 +208,6 @@ func TestWatchOfWhatIsOpened(t *testing.T) {
 		{"subnetpool", "subnetpool", "/subnetpools", `{"subnetpool":{"name":"p","prefixes":["10.0.0.0/8"],"project_id":"` + two + `"}}`, nil},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
-			since := c.sequence("admin")
 			id := c.create("admin", kind.path, kind.body)
 			kinds := []string{kind.name}
 			want := []string{"create " + kind.name}
@@ -219,6 +218,8 @@ func TestWatchOfWhatIsOpened(t *testing.T) {
 					want, gone = append(want, "create subnet"), append(gone, "delete subnet")
 				}
 			}
+			// From now on: what is below it might else be read of the past when it has just been opened.
+			since := c.sequence("admin")
 			opened, other, owner := c.watch("member1", since, kinds...), c.watch("reader1", since, kinds...), c.watch("member2", since, kinds...)
 			entry := c.create("admin", "/rbac-policies", `{"rbac_policy":{"object_type":"`+kind.objectType+`","object_id":"`+id+`","action":"access_as_shared","target_tenant":"`+one+`"}}`)
 			opened.reached(t, len(want))
