@@ -355,6 +355,11 @@ func (c *conversation) spare(kind string, find func(n int) ([]string, error)) ([
 func (c *conversation) passed() { c.ahead = nil }
 
 func (c *conversation) first(query string, args []any, dest []any) error {
+	return first(c, query, args, dest)
+}
+
+// first is a session's, by its ask.
+func first(c session, query string, args []any, dest []any) error {
 	found := false
 	if err := c.ask([]question{{query: query, args: args, row: func(scan func(...any) error) error {
 		if found {

@@ -55,7 +55,7 @@ const (
 var (
 	tableName     = regexp.MustCompile(`^\s*(?:CREATE TABLE|ALTER TABLE)\s+(?:IF NOT EXISTS\s+)?(\w+)`)
 	cascade       = regexp.MustCompile(`REFERENCES\s+(\w+)[^,]*ON DELETE (?:CASCADE|SET NULL)`)
-	word          = regexp.MustCompile(`\w+`)
+	word          = regexp.MustCompile(`[\w.]+`)
 	changed       = regexp.MustCompile(`^\s*(INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)`)
 	neverRemember = []string{"event", "event_base", "event_floor", "commit_order"}
 )
@@ -97,7 +97,7 @@ func (m *memory) learn(schemas []Schema) {
 }
 
 // tables are those of a query; none: it is not to be remembered. Any word that
-// is the name of a table counts.
+// is the name of a table counts, but those of columns (t.event).
 func (m *memory) tables(query string) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -605,12 +606,28 @@ func (s *Service) SetAddresses(ctx context.Context, tx *store.Tx, p *Port, addre
 }
 
 func (s *Service) clientDelete(ctx context.Context, tx *store.Tx, p *Port) error {
+	if err := foresee(ctx, tx, []*Port{p}, s.BeforeClientDelete, s.BeforeDelete); err != nil {
+		return err
+	}
 	for _, hook := range s.BeforeClientDelete {
 		if err := hook(ctx, tx, p); err != nil {
 			return err
 		}
 	}
-	return s.Drop(ctx, tx, p)
+	return s.drop(ctx, tx, p)
+}
+
+// foresee lets hooks ask together what they will ask of ports.
+func foresee(ctx context.Context, tx *store.Tx, ports []*Port, hooks ...[]func(ctx context.Context, tx *store.Tx, p *Port) error) error {
+	var closures []func(tx *store.Tx) error
+	for _, p := range ports {
+		rehearsed := *p
+		rehearsed.Slots = maps.Clone(p.Slots)
+		for _, hook := range slices.Concat(hooks...) {
+			closures = append(closures, func(tx *store.Tx) error { return hook(ctx, tx, &rehearsed) })
+		}
+	}
+	return tx.Foresee(closures...)
 }
 
 // DeleteOf deletes all ports of a network that clients may delete, and refuses
@@ -620,12 +637,15 @@ func (s *Service) DeleteOf(ctx context.Context, tx *store.Tx, networkID string) 
 	if err != nil {
 		return err
 	}
-	for _, p := range ports {
-		if slices.Contains(removable, p.DeviceOwner) {
-			continue
-		}
-		if err := s.clientDelete(ctx, tx, p); err != nil {
+	ports = slices.DeleteFunc(ports, func(p *Port) bool { return slices.Contains(removable, p.DeviceOwner) })
+	for some := range slices.Chunk(ports, 50) {
+		if err := foresee(ctx, tx, some, s.BeforeClientDelete, s.BeforeDelete); err != nil {
 			return err
+		}
+		for _, p := range some {
+			if err := s.clientDelete(ctx, tx, p); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -633,6 +653,13 @@ func (s *Service) DeleteOf(ctx context.Context, tx *store.Tx, networkID string) 
 
 // Drop deletes a port, whoever's it is.
 func (s *Service) Drop(ctx context.Context, tx *store.Tx, p *Port) error {
+	if err := foresee(ctx, tx, []*Port{p}, s.BeforeDelete); err != nil {
+		return err
+	}
+	return s.drop(ctx, tx, p)
+}
+
+func (s *Service) drop(ctx context.Context, tx *store.Tx, p *Port) error {
 	for _, hook := range s.BeforeDelete {
 		if err := hook(ctx, tx, p); err != nil {
 			return err
