@@ -1,0 +1,221 @@
+package linklocal_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"isospin/internal/kernel/linklocal"
+	"isospin/internal/kernel/netns"
+	"isospin/internal/kernel/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+const (
+	patience = 30 * time.Second
+	device   = 90001 // number of the server's device, which the process's own namespace has no device of
+)
+
+// link makes a guest "g" and a namespace "s" of a server, on one link.
+func link(t *testing.T) {
+	netnstest.New(t, "g")
+	netnstest.New(t, "s")
+	// Devices of the host.
+	for i := range 20 {
+		netnstest.Run(t, "", fmt.Sprintf("ip link add x%d type veth peer name y%d", i, i))
+		t.Cleanup(func() { netnstest.Try("", fmt.Sprintf("ip link del x%d", i)) })
+	}
+	for _, line := range []string{
+		fmt.Sprintf("ip -n s link add d0 index %d type veth peer name e0 netns g", device),
+		"ip -n s link set d0 up", "ip -n g link set e0 up",
+		"ip -n s addr add fe80::99/64 dev d0 nodad", "ip -n g addr add fe80::1/64 dev e0 nodad",
+		"ip -n s addr add 2001:db8::99/64 dev d0 nodad", "ip -n g addr add 2001:db8::1/64 dev e0 nodad",
+		"ip -n s addr add 10.0.0.99/24 dev d0", "ip -n g addr add 10.0.0.1/24 dev e0", "ip -n s addr add 10.0.0.98/24 dev d0",
+	} {
+		netnstest.Run(t, "", line)
+	}
+}
+
+func dial(t *testing.T, network, to string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	err := netns.Do("g", func() (err error) {
+		if strings.HasPrefix(to, "fe80") {
+			ifi, err := net.InterfaceByName("e0")
+			if err != nil {
+				return err
+			}
+			to = fmt.Sprintf("%s%%%d", to, ifi.Index)
+		}
+		c, err = net.Dial(network, net.JoinHostPort(to, "5353"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+func ask(t *testing.T, c net.Conn) {
+	t.Helper()
+	b := make([]byte, 16)
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "hello" {
+		t.Fatalf("%s answers %q, %v", c.RemoteAddr(), b[:n], err)
+	}
+}
+
+var peers = map[string]string{
+	"fe80::99": fmt.Sprintf("[fe80::1%%%d]:", device), "2001:db8::99": "[2001:db8::1]:", "10.0.0.99": "10.0.0.1:", "10.0.0.98": "10.0.0.1:",
+}
+
+// Who asks is answered from where it asked, and costs no list of devices, which
+// is hundreds of allocations.
+func TestDatagrams(t *testing.T) {
+	link(t)
+	plain, err := netns.ListenPacket(t.Context(), "s", &net.ListenConfig{Control: netns.BindToDevice("d0")}, "udp", ":5353")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := linklocal.NewPacketConn(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := make([]byte, 100)
+	echo := func() net.Addr {
+		n, from, err := c.ReadFrom(b)
+		if err == nil {
+			_, err = c.WriteTo(b[:n], from)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return from
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+	for to, want := range peers {
+		guest := dial(t, "udp", to)
+		from := make(chan net.Addr, 1)
+		go func() { from <- echo() }()
+		ask(t, guest)
+		if a := <-from; !strings.HasPrefix(a.String(), want) || a.Network() != "udp" {
+			t.Errorf("%s was asked by %s", to, a)
+		}
+		const packets = 20
+		for range packets + 1 {
+			if _, err := guest.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := testing.AllocsPerRun(packets, func() { echo() }); n > 20 {
+			t.Errorf("a packet from %s costs %.0f allocations", to, n)
+		}
+	}
+	if _, err := c.WriteTo(b, &net.UDPAddr{IP: net.ParseIP("fe80::1"), Port: 1}); err == nil {
+		t.Error("sent to an address that nothing came from")
+	}
+	c.SetReadDeadline(time.Unix(1, 0))
+	var timeout net.Error
+	if _, _, err := c.ReadFrom(b); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("after the deadline: %v", err)
+	}
+	c.SetReadDeadline(time.Time{})
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := c.ReadFrom(make([]byte, 100))
+		ended <- err
+	}()
+	c.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	link(t)
+	plain, err := netns.Listen(t.Context(), "s", &net.ListenConfig{Control: netns.BindToDevice("d0")}, "tcp", ":5353")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := linklocal.NewListener(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.SetDeadline(time.Now().Add(patience))
+	accept := func() net.Conn {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for to, want := range peers {
+		guest := dial(t, "tcp", to)
+		c := accept()
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); !ok || !strings.HasPrefix(a.String(), want) {
+			t.Errorf("%s was called by %s", to, c.RemoteAddr())
+		}
+		if _, err := netip.ParseAddrPort(c.RemoteAddr().String()); err != nil {
+			t.Error(err)
+		}
+		go io.Copy(c, c)
+		ask(t, guest)
+		// Deadlines and Close end a Read.
+		c.SetReadDeadline(time.Unix(1, 0))
+		var timeout net.Error
+		if _, err := c.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after the deadline: %v", err)
+		}
+		c.SetReadDeadline(time.Time{})
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			ended <- err
+		}()
+		c.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		if n, err := guest.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("the guest reads %d, %v after Close", n, err)
+		}
+		// One that the guest ends.
+		guest = dial(t, "tcp", to)
+		c = accept()
+		guest.Close()
+		c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after the guest's Close: %v", err)
+		}
+		c.Close()
+		const connections = 20
+		for range connections + 1 {
+			dial(t, "tcp", to)
+		}
+		if n := testing.AllocsPerRun(connections, func() { accept().Close() }); n > 30 {
+			t.Errorf("a connection to %s costs %.0f allocations", to, n)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	l.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
