@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"isospin/internal/agent/admission"
+	"isospin/internal/kernel/linklocal"
 	"isospin/internal/kernel/netns"
 )
 
@@ -189,14 +190,27 @@ func openDNS(ctx context.Context, namespace, device string, handler dns.Handler)
 	if err != nil {
 		return nil, err
 	}
+	packets := udp
+	if a, ok := udp.LocalAddr().(*net.UDPAddr); ok && a.IP.To4() == nil { // the kernel has IPv6
+		if packets, err = linklocal.NewPacketConn(udp); err != nil {
+			udp.Close()
+			return nil, err
+		}
+	}
 	tcp, err := netns.Listen(ctx, namespace, &config, "tcp", address)
 	if err != nil {
 		udp.Close()
 		return nil, err
 	}
+	connections, err := linklocal.NewListener(tcp)
+	if err != nil {
+		udp.Close()
+		tcp.Close()
+		return nil, err
+	}
 	return []*dns.Server{
-		{PacketConn: udp, Handler: handler, UDPSize: 1232, ReadTimeout: time.Hour, WriteTimeout: 5 * time.Second},
-		{Listener: admission.New(tcp, admission.Options{PerSource: 8, Total: 128}), Handler: handler,
+		{PacketConn: packets, Handler: handler, UDPSize: 1232, ReadTimeout: time.Hour, WriteTimeout: 5 * time.Second},
+		{Listener: admission.New(connections, admission.Options{PerSource: 8, Total: 128}), Handler: handler,
 			ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxTCPQueries: 64},
 	}, nil
 }

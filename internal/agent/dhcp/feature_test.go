@@ -349,8 +349,9 @@ func TestLeaseOverTheWire(t *testing.T) {
 	})
 
 	t.Run("names", func(t *testing.T) {
+		linkLocal := linkLocalOf(t, NamespacePrefix+networkID, vm)
 		for _, network := range []string{"udp", "tcp"} {
-			for _, server := range []string{"10.0.0.2:53", "[2001:db8:1::2]:53"} {
+			for _, server := range []string{"10.0.0.2:53", "[2001:db8:1::2]:53", "[" + linkLocal + "]:53"} {
 				if strings.HasPrefix(server, "[") {
 					netnstest.Run(t, vm, "ip addr replace 2001:db8:1::10/64 dev eth0 nodad")
 				}
@@ -392,6 +393,18 @@ func exchange(t testing.TB, namespace, from, to string, change func(*dhcpv4.DHCP
 	}
 	t.Fatal("no answer")
 	return nil
+}
+
+// linkLocalOf is the link-local address of a namespace's only device, as a guest writes it.
+func linkLocalOf(t testing.TB, namespace, guest string) string {
+	t.Helper()
+	fields := strings.Fields(netnstest.Run(t, namespace, "ip -6 -o addr show scope link"))
+	index, _, _ := strings.Cut(netnstest.Run(t, guest, "ip -o link show eth0"), ":")
+	if len(fields) < 4 {
+		t.Fatalf("no link-local address in %s: %q", namespace, fields)
+	}
+	address, _, _ := strings.Cut(fields[3], "/")
+	return address + "%" + index
 }
 
 func lookup(t testing.TB, namespace, network, server, name string) *dns.Msg {
