@@ -18,6 +18,7 @@ import (
 	"isospin/internal/agent/admission"
 	"isospin/internal/kernel/dump"
 	"isospin/internal/kernel/link"
+	"isospin/internal/kernel/linklocal"
 	"isospin/internal/kernel/netns"
 	"isospin/internal/reconcile"
 )
@@ -203,7 +204,12 @@ func (k *keeper) listen(ctx context.Context, p place, s *scope) (*opened, error)
 	if err != nil {
 		return nil, err
 	}
-	o.listener = scopedListener{admission.New(l, admission.Options{PerSource: 16, Total: 1024}), s}
+	connections, err := linklocal.NewListener(l)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	o.listener = scopedListener{admission.New(connections, admission.Options{PerSource: 16, Total: 1024}), s}
 	go func() {
 		defer close(o.ended)
 		if err := k.server.Serve(o.listener); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
