@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv6"
+	"isospin/internal/kernel/linklocal"
 	"isospin/internal/kernel/netns"
 )
 
@@ -51,7 +52,7 @@ type Sender struct {
 	options Options
 	index   int
 	conn    *ipv6.PacketConn
-	closer  io.Closer
+	raw     *net.IPConn
 	source  net.IP
 
 	cancel    context.CancelFunc
@@ -87,9 +88,14 @@ func start(ctx context.Context, o Options) (*Sender, error) {
 	}); err != nil {
 		return nil, err
 	}
-	raw, err := netns.ListenPacket(ctx, o.Namespace, &net.ListenConfig{Control: netns.BindToDevice(o.Device)}, "ip6:ipv6-icmp", "::")
+	listened, err := netns.ListenPacket(ctx, o.Namespace, &net.ListenConfig{Control: netns.BindToDevice(o.Device)}, "ip6:ipv6-icmp", "::")
 	if err != nil {
 		return nil, err
+	}
+	raw, ok := listened.(*net.IPConn)
+	if !ok {
+		listened.Close()
+		return nil, fmt.Errorf("socket of type %T is none of ICMPv6", listened)
 	}
 	conn := ipv6.NewPacketConn(raw)
 	var filter ipv6.ICMPFilter
@@ -111,7 +117,7 @@ func start(ctx context.Context, o Options) (*Sender, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Sender{
-		options: o, index: ifi.Index, conn: conn, closer: raw,
+		options: o, index: ifi.Index, conn: conn, raw: raw,
 		source: LinkLocal(o.Advertisement.MAC).AsSlice(),
 		cancel: cancel, solicited: make(chan netip.Addr, 16), changed: make(chan struct{}, 1),
 		message: o.Advertisement.Marshal(), last: o.Advertisement,
@@ -155,14 +161,18 @@ func (s *Sender) Stop(retire bool) {
 		a.Lifetime = 0
 		s.write(a.Marshal(), allNodes)
 	}
-	s.closer.Close()
+	s.raw.Close()
 }
 
 // receive hands over who solicits, the zero Addr for hosts without an address.
 func (s *Sender) receive(ctx context.Context) {
-	b := make([]byte, 1500)
+	b, control := make([]byte, 1500), make([]byte, 64)
 	for {
-		n, cm, from, err := s.conn.ReadFrom(b)
+		var cm ipv6.ControlMessage
+		n, size, from, err := linklocal.Receive(s.raw, b, control)
+		if err == nil {
+			err = cm.Parse(control[:size])
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -175,11 +185,7 @@ func (s *Sender) receive(ctx context.Context) {
 			}
 			continue
 		}
-		ip, ok := from.(*net.IPAddr)
-		if !ok || cm == nil {
-			continue
-		}
-		address, _ := netip.AddrFromSlice(ip.IP)
+		address := from.Addr().WithZone("")
 		if err := checkSolicitation(b[:n], cm.HopLimit, address); err != nil {
 			s.options.Logger.Debug("router solicitation is not valid", "device", s.options.Device, "from", address, "error", err)
 			continue
