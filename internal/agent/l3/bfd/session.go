@@ -14,11 +14,13 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+	"isospin/internal/kernel/linklocal"
 	"isospin/internal/kernel/netns"
 )
 
@@ -55,7 +57,7 @@ type Session struct {
 	in, out net.PacketConn
 	to      *net.UDPAddr
 	// read gives a packet, the hop limit that it has left, and where it is from.
-	read func([]byte) (n, limit int, from net.Addr, err error)
+	read func([]byte) (n, limit int, from netip.Addr, err error)
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -91,9 +93,6 @@ func start(ctx context.Context, o Options) (*Session, error) {
 		options: o, log: o.Logger.With("namespace", o.Namespace, "device", o.Device, "neighbor", o.Peer),
 		heard: make(chan struct{}, 1), machine: newMachine(o.Interval, o.Multiplier, rand.Uint32N(1<<32-1)+1),
 		to: &net.UDPAddr{IP: o.Peer.AsSlice(), Port: Port},
-	}
-	if o.Peer.Is6() {
-		s.to.Zone = o.Device
 	}
 	if err := s.open(ctx); err != nil {
 		s.close()
@@ -136,23 +135,31 @@ func (s *Session) open(ctx context.Context) (err error) {
 		return err
 	}
 	if o.Peer.Is6() {
-		in := ipv6.NewPacketConn(s.in)
-		s.read = func(b []byte) (int, int, net.Addr, error) {
-			n, m, from, err := in.ReadFrom(b)
-			if m == nil {
-				return n, 0, from, err
-			}
-			return n, m.HopLimit, from, err
+		in, ok := s.in.(syscall.Conn)
+		if !ok {
+			return fmt.Errorf("socket of type %T has no descriptor", s.in)
 		}
-		return errors.Join(ipv6.NewPacketConn(s.out).SetHopLimit(hopLimit), in.SetControlMessage(ipv6.FlagHopLimit, true))
+		control := make([]byte, 64)
+		s.read = func(b []byte) (n, limit int, from netip.Addr, err error) {
+			n, size, sender, err := linklocal.Receive(in, b, control)
+			var m ipv6.ControlMessage
+			if err == nil {
+				err = m.Parse(control[:size])
+			}
+			return n, m.HopLimit, sender.Addr(), err
+		}
+		return errors.Join(ipv6.NewPacketConn(s.out).SetHopLimit(hopLimit), ipv6.NewPacketConn(s.in).SetControlMessage(ipv6.FlagHopLimit, true))
 	}
 	in := ipv4.NewPacketConn(s.in)
-	s.read = func(b []byte) (int, int, net.Addr, error) {
-		n, m, from, err := in.ReadFrom(b)
-		if m == nil {
-			return n, 0, from, err
+	s.read = func(b []byte) (n, limit int, from netip.Addr, err error) {
+		n, m, sender, err := in.ReadFrom(b)
+		if m != nil {
+			limit = m.TTL
 		}
-		return n, m.TTL, from, err
+		if udp, ok := sender.(*net.UDPAddr); ok {
+			from = udp.AddrPort().Addr()
+		}
+		return n, limit, from, err
 	}
 	return errors.Join(ipv4.NewPacketConn(s.out).SetTTL(hopLimit), in.SetControlMessage(ipv4.FlagTTL, true))
 }
@@ -261,8 +268,7 @@ func (s *Session) receive(ctx context.Context) {
 			}
 			continue
 		}
-		udp, ok := from.(*net.UDPAddr)
-		if !ok || limit != hopLimit || udp.AddrPort().Addr().Unmap().WithZone("") != s.options.Peer.WithZone("") {
+		if limit != hopLimit || from.Unmap().WithZone("") != s.options.Peer.WithZone("") {
 			continue // from beyond the link, or from somebody else
 		}
 		p, err := parse(b[:n])

@@ -23,6 +23,7 @@ func link(t *testing.T) {
 	netnstest.New(t, "two")
 	netnstest.Run(t, "", "ip link add eth0 netns one type veth peer name eth0 netns two")
 	for ns, n := range map[string]int{"one": 1, "two": 2} {
+		netnstest.Run(t, ns, "ip link set eth0 addrgenmode none") // an address of the kernel's own may become the source
 		netnstest.Run(t, ns, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", n))
 		netnstest.Run(t, ns, fmt.Sprintf("ip addr add fe80::%d/64 dev eth0 nodad", n))
 		netnstest.Run(t, ns, "ip link set eth0 up")
