@@ -8,6 +8,7 @@ package pd
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"hash/fnv"
 	"io"
 	"log/slog"
@@ -236,11 +237,17 @@ func (c *Client) open(ctx context.Context) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	// By Read: who sent it is not looked at, and finding that out costs more than the message (package linklocal).
+	in, ok := conn.(io.Reader)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("socket of type %T cannot be read", conn)
+	}
 	s := &socket{PacketConn: conn, received: make(chan *dhcpv6.Message, 16), broken: make(chan error, 1)}
 	s.done.Go(func() {
 		b := make([]byte, 1<<16)
 		for {
-			n, _, err := conn.ReadFrom(b)
+			n, err := in.Read(b)
 			if err != nil {
 				s.broken <- err
 				return
