@@ -30,6 +30,10 @@ const (
 	// refusedPause is how long a server that has taken an offer back is let alone.
 	refusedPause = 10 * time.Second
 	infinite     = math.MaxUint32 * time.Second
+	// leastRenew is how long a lease is let alone whatever the server says, section 14.2.
+	leastRenew = 3 * time.Second
+	// leastValid is how long a prefix must be valid for to be of any use.
+	leastValid = 10 * time.Second
 )
 
 // phase is where an association is in its exchanges, RFC 8415 section 18.2.
@@ -272,7 +276,7 @@ func (a *association) usable(ia *dhcpv6.OptIAPD) *dhcpv6.OptIAPrefix {
 	}
 	list := slices.DeleteFunc(ia.Options.Prefixes(), func(p *dhcpv6.OptIAPrefix) bool {
 		n := prefixOf(p)
-		return p.ValidLifetime == 0 || p.PreferredLifetime > p.ValidLifetime || p.Options.Status() != nil && p.Options.Status().StatusCode != iana.StatusSuccess ||
+		return p.ValidLifetime < leastValid || p.PreferredLifetime > p.ValidLifetime || p.Options.Status() != nil && p.Options.Status().StatusCode != iana.StatusSuccess ||
 			!n.IsValid() || n.Bits() == 0 || n.Bits() > 64 || n.Addr().IsUnspecified() || n.Addr().IsMulticast() || n.Addr().IsLinkLocalUnicast()
 	})
 	if len(list) == 0 {
@@ -365,22 +369,26 @@ func newLease(a *association, ia *dhcpv6.OptIAPD, p *dhcpv6.OptIAPrefix, server 
 		}
 		return now.Add(d)
 	}
-	t1, t2 := ia.T1, ia.T2
+	t1, t2, lifetime := ia.T1, ia.T2, p.PreferredLifetime
+	if lifetime == 0 { // deprecated
+		lifetime = p.ValidLifetime
+	}
 	if t1 == 0 {
 		t1 = infinite
-		if p.PreferredLifetime < infinite {
-			t1 = p.PreferredLifetime / 2
+		if lifetime < infinite {
+			t1 = lifetime / 2
 		}
 	}
 	if t2 == 0 {
 		t2 = infinite
-		if p.PreferredLifetime < infinite {
-			t2 = p.PreferredLifetime / 5 * 4
+		if lifetime < infinite {
+			t2 = lifetime / 5 * 4
 		}
 	}
-	t2 = min(t2, p.ValidLifetime)
+	t2 = min(max(t2, leastRenew), p.ValidLifetime)
+	t1 = min(max(t1, leastRenew), t2)
 	return &Lease{
 		Prefix: prefixOf(p), Identity: a.identity.ToBytes(), IAID: a.iaid, Server: server.ToBytes(),
-		Renew: at(min(t1, t2)), Rebind: at(t2), Expires: at(p.ValidLifetime),
+		Renew: at(t1), Rebind: at(t2), Expires: at(p.ValidLifetime),
 	}
 }

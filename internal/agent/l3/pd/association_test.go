@@ -154,6 +154,38 @@ func TestRapidCommit(t *testing.T) {
 	p.expect(2, "0 SOLICIT 2001:db8:f000:100::/56, 30 RENEW")
 }
 
+// A prefix that is on its way out, or that is to be renewed all the time, makes no storm of packets.
+func TestNoStorm(t *testing.T) {
+	for name, c := range map[string]struct {
+		preferred, valid, t1, t2 time.Duration
+		want                     string
+	}{
+		"deprecated":         {0, 100 * time.Second, 0, 0, "1 REQUEST 2001:db8:1::/64, 51 RENEW, 101 RENEW, 151 RENEW"},
+		"deprecated, T1":     {0, 100 * time.Second, 20 * time.Second, 0, "1 REQUEST 2001:db8:1::/64, 21 RENEW, 41 RENEW, 61 RENEW"},
+		"always":             {100 * time.Second, 100 * time.Second, time.Second, time.Second, "1 REQUEST 2001:db8:1::/64, 4 REBIND, 7 REBIND, 10 REBIND"},
+		"soon deprecated":    {time.Second, 100 * time.Second, 0, 0, "1 REQUEST 2001:db8:1::/64, 4 REBIND, 7 REBIND, 10 REBIND"},
+		"valid for a moment": {time.Second, time.Second, 0, 0, "1 REQUEST, 11 SOLICIT, 12 REQUEST, 22 SOLICIT"},
+	} {
+		s := leases()
+		p := newPlay(t, s)
+		p.begin = p.a.next
+		p.answer = func(m *dhcpv6.Message) *dhcpv6.Message {
+			answer := s.Answer(m, netip.Addr{})
+			if m.MessageType != dhcpv6.MessageTypeSolicit {
+				n := netip.MustParsePrefix("2001:db8:1::/64")
+				ia := &dhcpv6.OptIAPD{IaId: [4]byte{0, 0, 0, 7}, T1: c.t1, T2: c.t2}
+				ia.Options.Add(&dhcpv6.OptIAPrefix{PreferredLifetime: c.preferred, ValidLifetime: c.valid, Prefix: &net.IPNet{IP: n.Addr().AsSlice(), Mask: net.CIDRMask(64, 128)}})
+				answer.UpdateOption(ia)
+			}
+			return answer
+		}
+		p.steps(1)
+		if have := p.steps(4); have != c.want {
+			t.Errorf("%s: did\n  %s\nwant\n  %s", name, have, c.want)
+		}
+	}
+}
+
 func TestAnswersThatDoNotCount(t *testing.T) {
 	ia := func(prefix string, preferred, valid time.Duration, status iana.StatusCode) *dhcpv6.OptIAPD {
 		o := &dhcpv6.OptIAPD{IaId: [4]byte{0, 0, 0, 7}}
