@@ -281,6 +281,15 @@ func (c *Client) run(ctx context.Context) {
 		}
 	}()
 	var opened time.Time
+	told := ""
+	// failed tells of the same error once, until a message comes.
+	failed := func(what string, err error) {
+		level := slog.LevelDebug
+		if text := what + err.Error(); text != told {
+			told, level = text, slog.LevelWarn
+		}
+		c.options.Logger.Log(ctx, level, what, "device", c.options.Device, "error", err)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -295,9 +304,10 @@ func (c *Client) run(ctx context.Context) {
 		case do := <-c.calls:
 			do()
 		case m := <-received:
+			told = ""
 			c.receive(m, time.Now())
 		case err := <-broken:
-			c.options.Logger.Warn("socket for prefix delegation", "device", c.options.Device, "error", err)
+			failed("socket for prefix delegation", err)
 			s.close()
 			s = nil
 		case <-timer.C:
@@ -310,7 +320,7 @@ func (c *Client) run(ctx context.Context) {
 			var err error
 			opened = now
 			if s, err = c.open(ctx); err != nil {
-				c.options.Logger.Warn("no socket for prefix delegation", "device", c.options.Device, "error", err)
+				failed("no socket for prefix delegation", err)
 				s = nil
 			}
 		}
