@@ -109,6 +109,11 @@ func TestUnusable(t *testing.T) {
 		"multicast router MAC":  {func(u *update) { u.communities[3] = communityRouterMAC<<48 | 0x01005e000001 }, false},
 		"by way of a gateway":   {func(u *update) { u.reach[0].gateway = netip.MustParseAddr("10.0.0.1") }, false},
 		"by way of a segment":   {func(u *update) { u.reach[0].segment = true }, false},
+		"no endpoint":           {func(u *update) { u.nextHop = netip.MustParseAddr("0.0.0.0") }, false},
+		"endpoint of this net":  {func(u *update) { u.nextHop = netip.MustParseAddr("0.1.2.3") }, false},
+		"multicast endpoint":    {func(u *update) { u.nextHop = netip.MustParseAddr("224.0.0.5") }, false},
+		"broadcast endpoint":    {func(u *update) { u.nextHop = netip.MustParseAddr("255.255.255.255") }, false},
+		"loopback endpoint":     {func(u *update) { u.nextHop = netip.MustParseAddr("127.0.0.2") }, false},
 		"an endpoint with IPv6": {func(u *update) { u.nextHop = netip.MustParseAddr("2001:db8::1") }, false},
 	} {
 		if got := usable(c.change); got != c.want {

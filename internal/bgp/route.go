@@ -93,12 +93,17 @@ func targets(communities []uint64) []uint32 {
 	return list
 }
 
+// endpoint tells whether a tunnel can end at an address.
+func endpoint(a netip.Addr) bool {
+	return a.Is4() && a.As4()[0] != 0 && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
 // usable is the path of a route; false: it cannot be used here.
 func (u *update) usable(r prefixRoute) (*path, bool) {
 	p := &path{prefix: r.prefix, vni: r.label, preference: u.preference, length: u.length, origin: u.origin, med: u.med}
 	p.hop.Address = u.nextHop
 	// Routes that point at another route by a segment or a gateway are not resolved.
-	if r.segment || r.gateway.IsValid() || !u.nextHop.Is4() || r.label == 0 || !slices.Contains(targets(u.communities), r.label) {
+	if r.segment || r.gateway.IsValid() || !endpoint(u.nextHop) || r.label == 0 || !slices.Contains(targets(u.communities), r.label) {
 		return nil, false
 	}
 	mac := false
