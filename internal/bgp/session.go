@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,7 @@ type peer struct {
 	confirming  *session // has had an OPEN
 	established *session
 	failed      error
+	malformed   bool          // it was told that the established session has such routes
 	rib         map[key]*path // of the established session; nil paths are of no use here
 }
 
@@ -52,6 +54,7 @@ type session struct {
 	hold     time.Duration
 
 	writing sync.Mutex
+	ends    atomic.Int64 // no message is written after it, in Unix nanoseconds; 0: the session goes on
 	sent    map[key]Announcement
 }
 
@@ -106,10 +109,11 @@ func (p *peer) run(ctx context.Context) {
 			}
 			continue
 		}
+		began := time.Now()
 		conn, err := p.dial(ctx)
 		if err != nil {
 			p.fail(ctx, err)
-		} else if p.serve(ctx, conn, false) {
+		} else if p.serve(ctx, conn, false) && time.Since(began) > longestRetry { // else the next one may end as soon
 			pause = p.speaker.options.Retry
 		}
 		// Not in step with others that lost the same neighbor.
@@ -159,7 +163,7 @@ func (p *peer) serve(ctx context.Context, conn net.Conn, incoming bool) (establi
 	err := s.open()
 	if err == nil {
 		established = true
-		err = s.exchange(ctx)
+		err = s.exchange()
 	}
 	var reason *notification
 	var timeout net.Error
@@ -183,20 +187,19 @@ func (p *peer) end(ctx context.Context, s *session, err error) {
 	}
 	was := p.established == s
 	var lost map[key]*path
+	changed := map[uint32]bool{}
 	if was {
-		p.established, lost, p.rib = nil, p.rib, map[key]*path{}
-	}
-	other := p.established != nil
-	p.mu.Unlock()
-	if was {
-		changed := map[uint32]bool{}
+		p.established, lost, p.rib, p.malformed = nil, p.rib, map[key]*path{}, false
+		// Before there can be another session, whose routes have the same keys.
 		p.speaker.mu.Lock()
 		for k, old := range lost {
 			p.speaker.set(p.Address, k, old, nil, changed)
 		}
 		p.speaker.mu.Unlock()
-		p.tell(changed)
 	}
+	other := p.established != nil
+	p.mu.Unlock()
+	p.tell(changed)
 	if !other { // one that lost against another is no failure
 		p.fail(ctx, err)
 	}
@@ -221,13 +224,25 @@ func (s *session) write(m []byte) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(max(s.hold, openTime))); err != nil {
 		return err
 	}
+	if ends := s.ends.Load(); ends != 0 {
+		if err := s.conn.SetWriteDeadline(time.Unix(0, ends)); err != nil {
+			return err
+		}
+	}
 	_, err := s.conn.Write(m)
 	return err
 }
 
+// hurry has a writer that waits for the neighbor end soon.
+func (s *session) hurry() {
+	ends := time.Now().Add(lastWords)
+	s.ends.CompareAndSwap(0, ends.UnixNano()) // for writes to come
+	_ = s.conn.SetWriteDeadline(ends)         // for one under way
+}
+
 // notify says why the session ends, if that can be said at once.
 func (s *session) notify(n *notification) {
-	_ = s.conn.SetWriteDeadline(time.Now().Add(lastWords)) // also of a write under way
+	s.hurry()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	_ = s.conn.SetWriteDeadline(time.Now().Add(lastWords))
@@ -320,7 +335,7 @@ func (p *peer) collide(s *session) error {
 }
 
 // exchange has the established session until it ends.
-func (s *session) exchange(ctx context.Context) error {
+func (s *session) exchange() error {
 	s.peer.logger.Info("BGP session established", "hold", s.hold)
 	done := make(chan struct{})
 	var writer sync.WaitGroup
@@ -332,10 +347,7 @@ func (s *session) exchange(ctx context.Context) error {
 	})
 	err := s.receive()
 	close(done)
-	if ctx.Err() == nil {
-		// A writer that waits for the neighbor ends soon.
-		_ = s.conn.SetWriteDeadline(time.Now().Add(lastWords))
-	}
+	s.hurry()
 	writer.Wait()
 	if written != nil && errors.Is(err, net.ErrClosed) {
 		err = written
@@ -463,7 +475,14 @@ func (s *session) receive() error {
 // learn takes an UPDATE of the established session.
 func (p *peer) learn(u *update) error {
 	if u.unacceptable != nil {
-		p.logger.Warn("routes are taken for withdrawn", "routes", len(u.reach), "error", u.unacceptable)
+		p.mu.Lock()
+		level := slog.LevelWarn
+		if p.malformed {
+			level = slog.LevelDebug
+		}
+		p.malformed = true
+		p.mu.Unlock()
+		p.logger.Log(context.Background(), level, "routes are taken for withdrawn", "routes", len(u.reach), "error", u.unacceptable)
 		u.gone, u.reach = append(u.gone, u.reach...), nil
 	}
 	o := p.speaker.options

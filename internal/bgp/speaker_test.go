@@ -3,6 +3,7 @@ package bgp_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -278,5 +279,40 @@ func TestFRR(t *testing.T) {
 			two.Stop()
 			one.has(t, 100)
 		})
+	}
+}
+
+// TestOscillation: a neighbor whose sessions end soon is called less and less often.
+func TestOscillation(t *testing.T) {
+	netnstest.Require(t)
+	netnstest.Try("", "ip addr add 192.0.2.8/32 dev lo")
+	l, err := net.Listen("tcp", "192.0.2.8:1790")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	start(t, 1, 65000, nil, bgp.Neighbor{Address: address(8), AS: 65000})
+	var began time.Time
+	for range 6 {
+		l.(*net.TCPListener).SetDeadline(time.Now().Add(deadline))
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		for _, m := range bgp.Recorded(65000, address(8)) {
+			conn.Write(m)
+		}
+		// An OPEN within the session, which ends it.
+		conn.Write(bgp.Recorded(65000, address(8))[0])
+		conn.SetReadDeadline(time.Now().Add(deadline))
+		io.Copy(io.Discard, conn)
+		conn.Close()
+	}
+	// Pauses of 50, 100, 200, 400 and 800 ms, each but for a quarter at most.
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("six sessions within %s", took)
 	}
 }
