@@ -435,3 +435,57 @@ func TestFunction(t *testing.T) {
 		t.Error(b.String())
 	}
 }
+
+// A guest fills the log neither with requests that it does not finish nor while the API is away.
+func TestLogIsNotTheGuests(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	n := newNova(t)
+	for name, c := range map[string]struct {
+		backend, request, status string
+		lines                    int
+	}{
+		"no chunk":   {n.URL, "POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n", "400", 0},
+		"no backend": {gone.URL, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "503", 1},
+	} {
+		var mu sync.Mutex
+		var log bytes.Buffer
+		p, _ := testProxy(t, c.backend, nil, nil)
+		p.logger = slog.New(slog.NewTextHandler(&locked{&mu, &log}, nil))
+		s := &scope{network: networkID}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RemoteAddr = "10.0.0.10:40000"
+			p.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), scopeKey{}, s)))
+		}))
+		for range 20 {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetDeadline(time.Now().Add(30 * time.Second))
+			io.WriteString(conn, c.request)
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+c.status) {
+				t.Errorf("%s: %q, %v", name, answer, err)
+			}
+			conn.Close()
+		}
+		server.Close()
+		mu.Lock()
+		if lines := strings.Count(log.String(), "\n"); lines != c.lines {
+			t.Errorf("%s: %d lines in the log:\n%s", name, lines, log.String())
+		}
+		mu.Unlock()
+	}
+}
+
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

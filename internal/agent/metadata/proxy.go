@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,8 @@ import (
 const (
 	maxBody   = 64 << 10 // the largest thing that guests post is a password
 	maxHeader = 16 << 10
+	// warnInterval is the least time between warnings of the metadata service: guests ask as often as they like.
+	warnInterval = 10 * time.Second
 )
 
 // passed are the headers of a guest's request that go on. All others are
@@ -33,7 +36,25 @@ type proxy struct {
 	limit     *rateLimit // nil: none
 	logger    *slog.Logger
 	forward   *httputil.ReverseProxy
+	warned    atomic.Int64 // Unix nanoseconds
+	unsaid    atomic.Int64 // failures since
 }
+
+// body is that of a guest's request. Its errors are the guest's.
+type body struct{ io.ReadCloser }
+
+func (b body) Read(to []byte) (int, error) {
+	n, err := b.ReadCloser.Read(to)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &unreadable{err}
+	}
+	return n, err
+}
+
+type unreadable struct{ cause error }
+
+func (u *unreadable) Error() string { return "request of a guest: " + u.cause.Error() }
+func (u *unreadable) Unwrap() error { return u.cause }
 
 type scopeKey struct{}
 
@@ -95,28 +116,41 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "404 Not Found: no instance has this address", http.StatusNotFound)
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = body{http.MaxBytesReader(w, r.Body, maxBody)}
 	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller{who, source})))
 }
 
 // failed answers a request that the metadata API did not.
 func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	var tooLong *http.MaxBytesError
+	var guests *unreadable
 	var network net.Error
 	var operation *net.OpError
 	status, text := http.StatusBadGateway, "502 Bad Gateway: the metadata service gave no answer"
 	switch {
 	case errors.As(err, &tooLong):
 		status, text = http.StatusRequestEntityTooLarge, "413 Content Too Large"
+	case errors.As(err, &guests):
+		status, text = http.StatusBadRequest, "400 Bad Request"
 	case errors.As(err, &operation) && operation.Op == "dial":
 		status, text = http.StatusServiceUnavailable, "503 Service Unavailable: the metadata service cannot be reached"
 	case errors.As(err, &network) && network.Timeout():
 		status, text = http.StatusGatewayTimeout, "504 Gateway Timeout: the metadata service did not answer in time"
 	}
-	if r.Context().Err() == nil && status != http.StatusRequestEntityTooLarge {
-		p.logger.Warn("metadata service", "error", err)
+	if r.Context().Err() == nil && status >= http.StatusInternalServerError {
+		p.warn(err)
 	}
 	http.Error(w, text, status)
+}
+
+// warn tells of a failure of the metadata service, unless that was done just now.
+func (p *proxy) warn(err error) {
+	now := time.Now().UnixNano()
+	if last := p.warned.Load(); now-last < int64(warnInterval) || !p.warned.CompareAndSwap(last, now) {
+		p.unsaid.Add(1)
+		return
+	}
+	p.logger.Warn("metadata service", "error", err, "unsaid", p.unsaid.Swap(0))
 }
 
 // RateLimit is how many requests one address may make.
