@@ -39,20 +39,21 @@ func (b *Bridge) Follow(ctx context.Context, attached func()) {
 // it anew when it ends: greeting is sent first, connected is called when the
 // switch has answered, ended after each attempt, and take with each message.
 func (b *Bridge) keep(ctx context.Context, greeting []byte, connected, ended func(), take func(message []byte) error) {
-	const shortest = 50 * time.Millisecond
+	const shortest, longest = 50 * time.Millisecond, time.Second
 	pause := shortest
 	for ctx.Err() == nil {
-		err := b.attend(ctx, greeting, func() {
-			connected()
-			pause = shortest
-		}, take)
+		began := time.Now()
+		err := b.attend(ctx, greeting, connected, take)
 		ended()
+		if time.Since(began) > longest { // else it may be a switch that greets and hangs up
+			pause = shortest
+		}
 		b.options.Logger.Debug("OpenFlow connection ended", "bridge", b.options.Name, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, time.Second)
+		pause = min(2*pause, longest)
 	}
 }
 
