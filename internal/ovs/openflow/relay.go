@@ -182,10 +182,12 @@ func (r *relay) accept(ctx context.Context) error {
 	if gone := os.RemoveAll(r.folder); err == nil {
 		err = gone
 	}
+	if conn != nil {
+		defer conn.Close()
+	}
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	return r.serve(ctx, conn)
