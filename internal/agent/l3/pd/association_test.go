@@ -285,3 +285,72 @@ func TestLeaseFromDisk(t *testing.T) {
 	}
 	q.expect(1, "500 RENEW lost")
 }
+
+// FuzzReceive: whatever a server answers, in any phase, leaves an association
+// that goes on, and not at once again and again.
+func FuzzReceive(f *testing.F) {
+	s := leases()
+	for _, rapid := range []bool{false, true} {
+		s.Rapid = rapid
+		var t testing.T
+		p := newPlay(&t, s)
+		p.now = p.a.next
+		m, _, _ := p.a.due(p.now)
+		answer := p.answer(m)
+		f.Add(answer.ToBytes(), uint8(soliciting))
+		if !rapid {
+			p.a.receive(answer, p.now)
+			p.now = p.a.next
+			m, _, _ = p.a.due(p.now)
+			f.Add(p.answer(m).ToBytes(), uint8(requesting))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte, in uint8) {
+		answer, err := dhcpv6.MessageFromBytes(b)
+		if err != nil {
+			return
+		}
+		p := newPlay(t, leases())
+		for range 40 { // to the phase, or past it
+			p.now = p.a.next
+			if m, _, over := p.a.due(p.now); over || m == nil {
+				return
+			} else if p.a.phase != phase(in%6) {
+				if again := p.answer(m); again != nil {
+					p.a.receive(again, p.now)
+				}
+				continue
+			}
+			break
+		}
+		answer.TransactionID = p.a.id
+		answer.UpdateOption(dhcpv6.OptClientID(p.a.identity))
+		sent := 0
+		for range 20 {
+			p.a.receive(answer, p.now)
+			if p.a.lease != nil {
+				if n := p.a.lease.Prefix; !n.IsValid() || n != n.Masked() || n.Bits() > 64 || !n.Addr().Is6() || p.a.next.IsZero() && !p.a.lease.Expires.IsZero() {
+					t.Fatalf("lease %+v", p.a.lease)
+				}
+			}
+			if p.a.next.IsZero() {
+				return
+			}
+			if p.a.next.After(p.now) {
+				p.now = p.a.next
+			}
+			m, _, over := p.a.due(p.now)
+			if over {
+				return
+			}
+			if m != nil {
+				sent++
+				m.ToBytes()
+				answer.TransactionID = p.a.id
+			}
+		}
+		if took := p.now.Sub(p.begin); sent > 15 && took < 5*time.Second {
+			t.Errorf("%d messages within %s", sent, took)
+		}
+	})
+}
