@@ -236,3 +236,35 @@ func TestDialGivesUp(t *testing.T) {
 		t.Error("error text")
 	}
 }
+
+// FuzzUpdates: no notification brings the cache down, or leaves a row that
+// cannot be read.
+func FuzzUpdates(f *testing.F) {
+	for _, s := range []string{
+		`["cond",{"T":{"u":{"initial":{"name":"a","tags":["set",[1,2]],"external_ids":["map",[["k","v"]]]}}}}]`,
+		`["cond",{"T":{"u":{"insert":{}},"v":{"delete":null}}}]`,
+		`["cond",{"T":{"old":{"modify":{"tags":["set",[1]],"external_ids":["map",[["a","b"]]],"up":["set",[]]}}}}]`,
+		`["cond",{"T":{"absent":{"modify":{}}}}]`, `["cond",{"X":{}}]`, `["cond",null]`, `[]`, `["cond",{"T":null}]`,
+	} {
+		f.Add("update2", s)
+	}
+	f.Add("update3", `["cond","00000000-0000-0000-0000-000000000000",{"T":{"old":{"modify":{"name":"b"}}}}]`)
+	f.Fuzz(func(t *testing.T, method, params string) {
+		c := &Client{changed: make(chan struct{}), schema: map[string]map[string]column{"T": {
+			"name": {key: "string", min: 1, max: 1}, "tags": {key: "integer", max: -1}, "up": {key: "boolean", max: 1},
+			"external_ids": {key: "string", value: "string", max: -1}, "other": {key: "uuid", max: -1},
+		}}, tables: Tables{"T": {"old": {"name": "a", "tags": Set{int64(1)}, "up": Set{true}, "external_ids": StringMap(map[string]string{"a": "b"}), "other": Set{}}}}}
+		for range 2 {
+			_ = c.notified(method, json.RawMessage(params))
+			for id, r := range c.tables["T"] {
+				r.String("name")
+				r.Ints("tags")
+				r.Bool("up")
+				r.StringMap("external_ids")
+				if _, err := json.Marshal(r); err != nil {
+					t.Errorf("row %s cannot be encoded: %v", id, err)
+				}
+			}
+		}
+	})
+}
