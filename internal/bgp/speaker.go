@@ -207,8 +207,9 @@ func (s *Speaker) distinguisher(vni uint32) uint64 {
 // Routes are the best ones that neighbors announce for a VNI, by prefix.
 func (s *Speaker) Routes(vni uint32) []Route {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return best(slices.Collect(maps.Values(s.byVNI[vni])))
+	paths := slices.Collect(maps.Values(s.byVNI[vni])) // which are replaced, never changed
+	s.mu.Unlock()
+	return best(paths)
 }
 
 // States tells of all neighbors.
