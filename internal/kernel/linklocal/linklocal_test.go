@@ -200,6 +200,13 @@ func TestConnections(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("after the guest's Close: %v", err)
 		}
+		c.SetWriteDeadline(time.Now().Add(patience))
+		for err = nil; err == nil; { // which ends the connection, and not the process
+			_, err = c.Write([]byte("hello"))
+		}
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			t.Errorf("writing to nobody: %v", err)
+		}
 		c.Close()
 		const connections = 20
 		for range connections + 1 {
