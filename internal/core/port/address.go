@@ -180,8 +180,8 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 	if w.address.IsValid() {
 		n := w.among[0]
 		if w.keep {
-			err := tx.Put("UPDATE ip_allocation SET position = ? WHERE subnet_id = ? AND ip_address = ?", position, n.ID, w.address.String())
-			return FixedIP{n.ID, w.address}, err
+			f := FixedIP{n.ID, w.address}
+			return f, place(tx, f, position)
 		}
 		ok, err := take(n)(w.address)
 		if err == nil && !ok {
@@ -205,6 +205,11 @@ func (s *Service) allocateOne(tx *store.Tx, p *Port, w wish, position int) (Fixe
 		}
 	}
 	return FixedIP{}, exhausted(p.NetworkID)
+}
+
+// place notes which of its port's addresses one is.
+func place(tx *store.Tx, f FixedIP, position int) error {
+	return tx.Put("UPDATE ip_allocation SET position = ? WHERE subnet_id = ? AND ip_address = ?", position, f.SubnetID, f.IPAddress.String())
 }
 
 // used are the addresses that a query returns.
@@ -371,6 +376,14 @@ func (s *Service) releaseSubnet(ctx context.Context, tx *store.Tx, n *subnet.Sub
 		}
 		if err := tx.Put("DELETE FROM ip_allocation WHERE subnet_id = ? AND port_id = ?", n.ID, p.ID); err != nil {
 			return err
+		}
+		for i, f := range left { // no two have one position: the next comes after all of them
+			if f == p.FixedIPs[i] {
+				continue
+			}
+			if err := place(tx, f, i); err != nil {
+				return err
+			}
 		}
 		p.FixedIPs = left
 		if err := s.store(ctx, tx, p); err != nil {
