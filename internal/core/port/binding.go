@@ -127,10 +127,17 @@ func (s *Service) rebind(ctx context.Context, tx *store.Tx, p *Port, parent *net
 			return err
 		}
 	}
-	if p.Bound() {
-		return s.ensureDHCP(ctx, tx, p.NetworkID)
-	}
 	return nil
+}
+
+// storeBound stores a port that has been bound anew, and then sees to its
+// network's DHCP port. That may be the same port, which must not be stored from
+// what was read before.
+func (s *Service) storeBound(ctx context.Context, tx *store.Tx, p *Port) error {
+	if err := s.store(ctx, tx, p); err != nil || !p.Bound() || p.DHCP() {
+		return err
+	}
+	return s.ensureDHCP(ctx, tx, p.NetworkID)
 }
 
 // Move binds a port of the server's own to another host; "" unbinds.
@@ -143,7 +150,7 @@ func (s *Service) Move(ctx context.Context, tx *store.Tx, p *Port, host string) 
 	if err := s.rebind(ctx, tx, p, parent); err != nil {
 		return err
 	}
-	return s.store(ctx, tx, p)
+	return s.storeBound(ctx, tx, p)
 }
 
 // Applied is a host's word on a port.

@@ -280,13 +280,8 @@ func (s *Service) setActive(ctx context.Context, tx *store.Tx, old *Port, b *Hos
 			return err
 		}
 	}
-	if want.Bound() {
-		if err := s.ensureDHCP(ctx, tx, want.NetworkID); err != nil {
-			return err
-		}
-	}
 	b.Status, b.Profile = StatusActive, want.Profile
-	return s.store(ctx, tx, &want)
+	return s.storeBound(ctx, tx, &want)
 }
 
 // moveAddresses is what a change of the MAC asks for.

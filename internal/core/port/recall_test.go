@@ -57,3 +57,30 @@ func TestAddressesInOrder(t *testing.T) {
 		at = next
 	}
 }
+
+// The port of DHCP that is bound to a host in the request that takes an address from it has what that request says.
+func TestDHCPPortOnAHost(t *testing.T) {
+	w := newWorld(t)
+	w.Host("host1", exttest.HostOptions{})
+	var subnets []string
+	for i := range 2 {
+		subnets = append(subnets, w.admin.Create("subnet", `{"network_id": %q, "ip_version": 4, "cidr": "10.0.%d.0/24"}`, w.network, i).ID())
+	}
+	w.admin.Create("port", `{"network_id": %q, "binding:host_id": "host1"}`, w.network)
+	p := w.admin.List("port", "device_owner", "network:dhcp")[0].ID()
+	w.admin.Update("port", p, `{"fixed_ips": [{"subnet_id": %q}], "binding:host_id": "host1"}`, subnets[0])
+	w.same()
+}
+
+// The first port of a network that is bound brings its DHCP port, if nobody had answered DHCP before.
+func TestDHCPPortOfTheFirstHost(t *testing.T) {
+	w := newWorld(t)
+	w.admin.Create("subnet", `{"network_id": %q, "ip_version": 4, "cidr": "10.0.0.0/24"}`, w.network)
+	p := w.admin.Create("port", `{"network_id": %q}`, w.network).ID()
+	w.Host("host1", exttest.HostOptions{})
+	w.admin.Update("port", p, `{"binding:host_id": "host1"}`)
+	if n := len(w.admin.List("port", "device_owner", "network:dhcp")); n != 1 {
+		t.Errorf("%d DHCP ports", n)
+	}
+	w.same()
+}

@@ -551,16 +551,18 @@ func (s *Service) update(ctx context.Context, tx *store.Tx, old, want *Port, bod
 			return err
 		}
 	}
+	store := s.store
 	if body.Has("binding:host_id") && want.HostID != old.HostID || body.Has("binding:profile") && string(want.Profile) != string(old.Profile) ||
 		body.Has("binding:vnic_type") && want.VNICType != old.VNICType {
 		if err := s.rebind(ctx, tx, want, parent); err != nil {
 			return err
 		}
+		store = s.storeBound
 	}
 	if old.AdminStateUp && !want.AdminStateUp && want.Status != StatusNone {
 		want.Status, want.L2Ready, want.BindingGeneration = StatusDown, false, want.Generation+1
 	}
-	return s.store(ctx, tx, want)
+	return store(ctx, tx, want)
 }
 
 // store saves a changed port as a new generation for its host.
