@@ -220,3 +220,50 @@ func testGoesOn(t *testing.T, connection string) {
 		t.Errorf("stored are %q, events %q", ids, events)
 	}
 }
+
+// TestGoesOnAlone: so it does after a row that was to be there unless a unique
+// key forbids it, and that a foreign key refuses; and who goes on after an
+// error that has ended the transaction fails alone.
+func TestGoesOnAlone(t *testing.T) { each(t, testGoesOnAlone) }
+
+func testGoesOnAlone(t *testing.T, connection string) {
+	s := open(t, connection)
+	if err := s.Upgrade(t.Context(), things, families); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var want []string
+	for i := range 60 {
+		all.Go(func() {
+			id := fmt.Sprintf("%02d", i)
+			err := s.Tx(t.Context(), func(tx *store.Tx) error {
+				switch i % 3 {
+				case 1:
+					if _, err := tx.Exec("INSERT INTO child (id, parent_id) VALUES (?, 'nowhere') ON CONFLICT DO NOTHING", id); !errors.Is(err, store.ErrReferenced) {
+						t.Errorf("a child of nobody: %v", err)
+					}
+				case 2:
+					if err := tx.Row("SELECT nothing FROM nowhere", nil); err == nil {
+						t.Error("there is nothing in nowhere")
+					}
+					return nil
+				}
+				return add(id)(tx)
+			})
+			if err != nil && i%3 < 2 {
+				t.Errorf("%s: %v", id, err)
+			}
+			if err == nil && i%3 < 2 {
+				mu.Lock()
+				want = append(want, id)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(want)
+	if ids, _ := stored(t, s); !slices.Equal(ids, want) {
+		t.Errorf("stored are %v, must be %v", ids, want)
+	}
+}

@@ -546,7 +546,7 @@ func numbered(query string) numberedStatement {
 	verb, _, _ := strings.Cut(strings.TrimSpace(query), " ")
 	switch verb {
 	case "INSERT", "UPDATE", "DELETE":
-		s.guarded = !strings.HasSuffix(query, "DO NOTHING")
+		s.guarded = true
 	}
 	numberedStatements.Store(query, s)
 	return s

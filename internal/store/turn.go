@@ -141,6 +141,9 @@ func (p *pool) turn(list []*job) (again []*job) {
 		if err == nil && c.fate() == nil {
 			err = j.tx.finish()
 		}
+		if err == nil { // whatever the closure made of it: nothing of this turn can be committed
+			err = c.dead()
+		}
 		if err != nil && c.fate() == nil && c.served {
 			if settled := c.settle(); settled != nil && c.fate() == nil {
 				err = settled
