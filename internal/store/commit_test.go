@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,6 +163,45 @@ func TestGroupCommit(t *testing.T) {
 			t.Errorf("%s: events are of %v", connection, events)
 		}
 	})
+}
+
+// TestSeen: who has seen what another one did that shares its commit, and fails,
+// is not told so before that is committed.
+func TestSeen(t *testing.T) { each(t, testSeen) }
+
+func testSeen(t *testing.T, connection string) {
+	s := open(t, connection)
+	seen := errors.New("there are parts")
+	var happened atomic.Bool
+	for deadline := time.Now().Add(30 * time.Second); !happened.Load(); {
+		if time.Now().After(deadline) {
+			t.Fatal("no two of them ever shared a commit")
+		}
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				if err := s.Tx(t.Context(), func(tx *store.Tx) error {
+					_, err := tx.Exec("INSERT INTO part (id, thing_id) VALUES (?, 'nowhere')", fmt.Sprint(i))
+					return err
+				}); !errors.Is(err, store.ErrReferenced) {
+					t.Errorf("a part of nothing: %v", err)
+				}
+			})
+			all.Go(func() {
+				if err := s.Tx(t.Context(), func(tx *store.Tx) error {
+					var n int
+					if err := tx.Row("SELECT COUNT(*) FROM part", nil, &n); err != nil || n == 0 {
+						return err
+					}
+					happened.Store(true)
+					return seen
+				}); err != nil {
+					t.Errorf("it saw what never was: %v", err)
+				}
+			})
+		}
+		all.Wait()
+	}
 }
 
 // TestClosing: what Tx says of a transaction is the truth, also while the store closes.

@@ -37,6 +37,7 @@ type embedded struct {
 type job struct {
 	do   func(*Tx) error
 	tx   *Tx
+	// err is the answer.
 	err  error
 	done chan struct{}
 
@@ -47,6 +48,8 @@ type job struct {
 	attempts, again, lost int
 	// careful: it runs alone, and each of its writes is sent at once.
 	careful bool
+	// own is what its closure returned.
+	own error
 }
 
 // maxBatch bounds how many transactions share one commit, and with that how
@@ -214,13 +217,15 @@ func (s *embedded) write() {
 // batch carries out the job and those that wait, and commits them together.
 func (s *embedded) batch(first *job) {
 	raw := &Tx{c: s.writer, dialect: s}
-	var good []*job // in the transaction that is open
+	// In the transaction that is open: those that are to be committed, and
+	// after them those that have failed, but may have seen what they did.
+	var open []*job
 	var err error
 	n := 0
 	for j := first; j != nil && err == nil; {
 		n++
 		// The first needs no savepoint: when it fails, nothing is lost by undoing the whole transaction.
-		nested := len(good) > 0
+		nested := len(open) > 0
 		if nested {
 			j.err = raw.exec("SAVEPOINT t")
 		} else {
@@ -236,8 +241,8 @@ func (s *embedded) batch(first *job) {
 				}
 			}
 		}
-		if j.err == nil {
-			good = append(good, j)
+		if j.err == nil || nested {
+			open = append(open, j)
 		} else {
 			close(j.done)
 		}
@@ -248,21 +253,21 @@ func (s *embedded) batch(first *job) {
 			}
 		}
 	}
-	if len(good) == 0 {
+	if len(open) == 0 {
 		return
 	}
 	if err == nil {
 		err = raw.exec("COMMIT")
 	}
 	if err != nil {
-		s.log.Error("commit failed", "error", err, "transactions", len(good))
+		s.log.Error("commit failed", "error", err, "transactions", len(open))
 		if undo := s.undo(raw, false); undo != nil {
 			s.log.Debug("rollback after a failed commit", "error", undo)
 		}
-		if len(good) > 1 && errors.Is(err, ErrReferenced) {
+		if len(open) > 1 && errors.Is(err, ErrReferenced) {
 			// A constraint that is checked at the end: only whoever broke it is to fail.
 			s.log.Warn("the transactions are carried out one by one")
-			for _, j := range good {
+			for _, j := range open {
 				s.alone(j)
 			}
 			return
@@ -271,7 +276,7 @@ func (s *embedded) batch(first *job) {
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
 	}
-	s.finish(good, err)
+	s.finish(open, err)
 }
 
 // alone carries out a job in a transaction of its own.
@@ -306,8 +311,10 @@ func (s *embedded) undo(raw *Tx, nested bool) error {
 func (s *embedded) finish(jobs []*job, err error) {
 	changed := false
 	for _, j := range jobs {
-		changed = changed || len(j.tx.events) > 0
-		j.err = err
+		changed = changed || j.err == nil && len(j.tx.events) > 0
+		if err != nil {
+			j.err = err
+		}
 		close(j.done)
 	}
 	if err == nil && changed {

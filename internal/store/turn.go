@@ -112,6 +112,7 @@ func (p *pool) turn(list []*job) (again []*job) {
 			return p.lostTo(list, err)
 		}
 	}
+	// good are those to be answered with the commit.
 	open := func(good []*job, j *job) []*job { return append(slices.Clone(good), j) }
 	var good []*job
 	begin, wrote := time.Now(), false
@@ -157,6 +158,7 @@ func (p *pool) turn(list []*job) (again []*job) {
 			undo(true)
 			return append(p.doubt(open(good, j), c.refused), append(again, list[i+1:]...)...)
 		case err == nil:
+			j.own = nil
 			good = append(good, j)
 			wrote = wrote || c.sent > 0 || len(c.queue) > 0
 		case careful:
@@ -164,7 +166,11 @@ func (p *pool) turn(list []*job) (again []*job) {
 			j.answer(err)
 			return nil
 		case c.sent == sent && len(c.queue) == mark && c.dead() == nil:
-			j.answer(err)
+			if j.own = err; wrote { // of what it has seen, some is not committed yet
+				good = append(good, j)
+			} else {
+				j.answer(err)
+			}
 		default:
 			// It may be so because a write was taken for granted: the answer is that of a careful run.
 			j.careful = true
@@ -215,7 +221,7 @@ func (p *pool) turn(list []*job) (again []*job) {
 	return again
 }
 
-// finish answers those that are durable.
+// finish answers those that are durable, and those that have seen them and failed.
 func (p *pool) finish(c *conversation, good []*job) {
 	if len(good) == 0 {
 		return
@@ -226,8 +232,8 @@ func (p *pool) finish(c *conversation, good []*job) {
 	}
 	wrote := false
 	for _, j := range good {
-		wrote = wrote || len(j.tx.events) > 0
-		j.answer(nil)
+		wrote = wrote || j.own == nil && len(j.tx.events) > 0
+		j.answer(j.own)
 	}
 	if wrote {
 		p.wrote()
