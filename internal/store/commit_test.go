@@ -332,6 +332,7 @@ func testEmit(t *testing.T, connection string) {
 		want string
 	}{
 		{[]store.Op{c}, "create"}, {[]store.Op{c, u, u}, "create"}, {[]store.Op{u, u}, "update"}, {[]store.Op{u, d}, "delete"}, {[]store.Op{c, d}, ""}, {[]store.Op{c, u, d}, ""},
+		{[]store.Op{d, c}, "create"}, {[]store.Op{d, c, u}, "create"}, {[]store.Op{d, c, d}, "delete"}, {[]store.Op{u, d, c, u, d}, "delete"},
 	} {
 		var before int64
 		if err := s.View(t.Context(), func(tx *store.Tx) (err error) {

@@ -111,6 +111,8 @@ type Event struct {
 	Data json.RawMessage
 	// Object becomes Data when the transaction ends, so that it is in its last form. Only for Emit.
 	Object any
+	// before: the transaction has deleted it and created it again.
+	before bool
 }
 
 // Emit records a change; it is written with the rows, in this transaction.
@@ -119,12 +121,13 @@ func (tx *Tx) Emit(e Event) {
 	for i := range tx.events {
 		if have := &tx.events[i]; have.ID == e.ID && have.Kind == e.Kind {
 			switch {
-			case have.Op == Created && e.Op == Deleted:
+			case have.Op == Created && e.Op == Deleted && !have.before:
 				tx.events = append(tx.events[:i], tx.events[i+1:]...)
 				return
-			case have.Op == Created:
+			case have.Op == Created && e.Op != Deleted:
 				e.Op = Created
 			}
+			e.before = have.before || have.Op == Deleted
 			// The last place, so that what the object refers to comes before it.
 			tx.events = append(append(tx.events[:i], tx.events[i+1:]...), e)
 			return
