@@ -35,8 +35,8 @@ type embedded struct {
 }
 
 type job struct {
-	do   func(*Tx) error
-	tx   *Tx
+	do func(*Tx) error
+	tx *Tx
 	// err is the answer.
 	err  error
 	done chan struct{}
