@@ -834,7 +834,7 @@ func number(t *testing.T, variable string, n uint64) uint64 {
 }
 
 func testSerial(t *testing.T, kind string) {
-	seed, rounds := number(t, "ISOSPIN_TEST_SEED", rand.Uint64()), int(number(t, "ISOSPIN_TEST_STEPS", 6))
+	seed, rounds := number(t, "ISOSPIN_TEST_SEED", rand.Uint64()), int(number(t, "ISOSPIN_TEST_STEPS", 10))
 	t.Logf("ISOSPIN_TEST_SEED=%d", seed)
 	connection := storetest.NewOf(t, kind)
 	programs := []*program{newProgram(t, connection)}
