@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"isospin/internal/config"
 	"isospin/internal/doctor"
@@ -131,6 +134,28 @@ func TestHost(t *testing.T) {
 	}
 	all = doctor.Host(load(t, "[ovs]\nlocal_ip = 127.0.0.1\n[agent]\ntunnel_types = vxlan\n"))
 	expect(t, look(t, all, "tunnels"), doctor.Well, "vxlan from 127.0.0.1")
+}
+
+// TestReadOnlySettings: a container's /proc/sys, as it is without an option.
+func TestReadOnlySettings(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	expect(t, look(t, doctor.Host(load(t, "")), "rights"), doctor.Well, "capabilities")
+	// The thread has the mount to itself, and ends with this test.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range []uintptr{unix.MS_BIND, unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY} {
+		if err := unix.Mount("/proc/sys", "/proc/sys", "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, look(t, doctor.Host(load(t, "")), "rights"), doctor.Bad, "/proc/sys", "read-only")
 }
 
 func TestOpenVSwitch(t *testing.T) {

@@ -72,6 +72,10 @@ func rights() []Finding {
 	if len(missing) > 0 {
 		return bad("give the service or container these capabilities", "missing: %s", strings.Join(missing, ", "))
 	}
+	// Containers have it read-only; access tells so of root too.
+	if err := unix.Access("/proc/sys/net/ipv4/ip_forward", unix.W_OK); err != nil {
+		return bad("podman run --security-opt unmask=/proc/sys", "settings of interfaces in /proc/sys cannot be written: %v", err)
+	}
 	return well("root, with the capabilities that an agent needs")
 }
 
