@@ -31,9 +31,9 @@ const (
 	refusedPause = 10 * time.Second
 	infinite     = math.MaxUint32 * time.Second
 	// leastRenew is how long a lease is let alone whatever the server says, section 14.2.
-	leastRenew = 3 * time.Second
+	leastRenew = time.Second
 	// leastValid is how long a prefix must be valid for to be of any use.
-	leastValid = 10 * time.Second
+	leastValid = 3 * time.Second
 )
 
 // phase is where an association is in its exchanges, RFC 8415 section 18.2.

@@ -162,8 +162,8 @@ func TestNoStorm(t *testing.T) {
 	}{
 		"deprecated":         {0, 100 * time.Second, 0, 0, "1 REQUEST 2001:db8:1::/64, 51 RENEW, 101 RENEW, 151 RENEW"},
 		"deprecated, T1":     {0, 100 * time.Second, 20 * time.Second, 0, "1 REQUEST 2001:db8:1::/64, 21 RENEW, 41 RENEW, 61 RENEW"},
-		"always":             {100 * time.Second, 100 * time.Second, time.Second, time.Second, "1 REQUEST 2001:db8:1::/64, 4 REBIND, 7 REBIND, 10 REBIND"},
-		"soon deprecated":    {time.Second, 100 * time.Second, 0, 0, "1 REQUEST 2001:db8:1::/64, 4 REBIND, 7 REBIND, 10 REBIND"},
+		"always":             {100 * time.Second, 100 * time.Second, time.Second, time.Second, "1 REQUEST 2001:db8:1::/64, 2 REBIND, 3 REBIND, 4 REBIND"},
+		"soon deprecated":    {time.Second, 100 * time.Second, 0, 0, "1 REQUEST 2001:db8:1::/64, 2 REBIND, 3 REBIND, 4 REBIND"},
 		"valid for a moment": {time.Second, time.Second, 0, 0, "1 REQUEST, 11 SOLICIT, 12 REQUEST, 22 SOLICIT"},
 	} {
 		s := leases()
