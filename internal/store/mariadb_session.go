@@ -29,7 +29,7 @@ type mariadbSession struct {
 	used bool
 	// auto: the session is in autocommit mode.
 	auto bool
-	// strange: it is not known whether it is. Such a session is not used again.
+	// strange: it is not known whether it is. The rollback then sees to it.
 	strange   bool
 	number    int64
 	gone, lot error
@@ -224,11 +224,10 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 	default:
 		err = c.carry(t, prelude != "", first, writes)
 	}
-	var failed *mysql.MySQLError
 	var refused *refusal
 	if prelude == autocommit || prelude == noAutocommit {
 		c.auto = prelude == autocommit
-		c.strange = err != nil && !errors.As(err, &failed) && !errors.As(err, &refused)
+		c.strange = err != nil && !errors.As(err, &refused) // it may have been interrupted before that
 	}
 	if err == nil && end {
 		c.used = false
@@ -237,6 +236,9 @@ func (c *mariadbSession) sendText(writes []write, questions []reading, end bool)
 		return err
 	}
 	judged := c.judge(err, "")
+	if c.strange {
+		c.gone = judged // nothing more is done in a mode that is not known
+	}
 	var constraint *ConstraintError
 	if c.lot == nil && len(writes) > 0 && errors.As(judged, &constraint) {
 		return &refusal{place: -1, error: judged}
@@ -423,17 +425,22 @@ func (c *mariadbSession) rollback() error {
 	if errors.Is(c.lot, errLost) {
 		return c.lot
 	}
+	if c.used {
+		_, err := c.connection.exec("ROLLBACK", nil)
+		if c.number > 0 {
+			c.number-- // so is that
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if c.strange {
-		return errLost
+		if _, err := c.connection.exec(noAutocommit, nil); err != nil {
+			return err
+		}
+		c.auto, c.strange = false, false
 	}
-	if !c.used {
-		return nil
-	}
-	_, err := c.connection.exec("ROLLBACK", nil)
-	if c.number > 0 {
-		c.number-- // so is that
-	}
-	return err
+	return nil
 }
 
 func lostNumber(n uint16) bool {
