@@ -177,14 +177,12 @@ func (m *memory) lost() {
 	m.turn = 0
 }
 
-// fresh notes the number of our turn, and tells whether what is remembered holds.
+// fresh notes the number of our turn, and tells whether what was remembered held.
 func (m *memory) fresh(turn int64) bool {
-	m.quiet = m.turn != 0 && turn == m.turn+1
-	held := m.quiet || m.empty()
-	if !m.quiet {
+	if m.quiet = m.turn != 0 && turn == m.turn+1; !m.quiet {
 		m.forgetAll()
 	}
-	return held
+	return m.quiet
 }
 
 func (m *memory) remember(q *question, rows answer) {

@@ -193,3 +193,36 @@ func testTurns(t *testing.T, connection string) {
 		t.Fatal(err)
 	}
 }
+
+// TestRemembersLittle: what has changed is also noticed by who has forgotten, by
+// its own writing, all that was remembered.
+func TestRemembersLittle(t *testing.T) { each(t, testRemembersLittle) }
+
+func testRemembersLittle(t *testing.T, connection string) {
+	ours, theirs := open(t, connection), open(t, connection)
+	for _, s := range []*store.Store{ours, theirs} {
+		if err := s.Upgrade(t.Context(), counters); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add := func(s *store.Store, n int64) (value int64) {
+		t.Helper()
+		if err := s.Tx(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Row("SELECT value FROM counter WHERE id = 'one'", nil, &value); err != nil || n == 0 {
+				return err
+			}
+			value += n
+			return tx.Put("UPDATE counter SET value = ? WHERE id = 'one'", value)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	for range 3 { // in the third of its turns nobody else had written
+		add(ours, 0)
+	}
+	add(theirs, 1)
+	if value := add(ours, 10); value != 11 {
+		t.Errorf("it has counted to %d, not 11", value)
+	}
+}
