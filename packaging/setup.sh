@@ -18,6 +18,9 @@ nft|nftables|address translation and filters of routers
 ethtool|ethtool|checksums on veth pairs
 ping|iputils-ping|the lab shows that packets arrive
 /bin/kill|procps|tests stop processes inside namespaces
+busybox|busybox|tests lease addresses with its DHCP client
+dhclient|isc-dhcp-client|tests lease addresses with it, DHCPv6 too
+conntrack|conntrack|tests make connections known to the kernel
 make|make|the targets of the Makefile
 /usr/lib/postgresql|postgresql|tests of the store run on each database
 mariadbd|mariadb-server|tests of the store run on each database
