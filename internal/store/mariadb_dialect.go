@@ -35,7 +35,9 @@ var (
 func (k *lateKeys) load(schemas []Schema) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.parents = map[string]map[string]string{}
+	if k.parents == nil {
+		k.parents = map[string]map[string]string{}
+	}
 	for _, schema := range schemas {
 		for _, step := range schema.Steps {
 			for _, text := range step {

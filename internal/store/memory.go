@@ -18,6 +18,8 @@ import (
 // was read of their tables forgotten.
 type memory struct {
 	mu sync.Mutex
+	// known are the schemas that were learned.
+	known []Schema
 	// changes: table → the tables that a deletion of its rows changes. Those that it has not are never remembered.
 	changes map[string][]string
 	uses    map[string][]string // query → its tables
@@ -60,10 +62,13 @@ var (
 	neverRemember = []string{"event", "event_base", "event_floor", "commit_order"}
 )
 
-// learn takes the tables of all schemas.
+// learn takes the tables of schemas, beside those of former ones.
 func (m *memory) learn(schemas []Schema) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known = append(m.known, schemas...)
 	children := map[string][]string{}
-	for _, s := range schemas {
+	for _, s := range m.known {
 		for _, step := range s.Steps {
 			for _, text := range step {
 				t := tableName.FindStringSubmatch(text)
@@ -91,8 +96,6 @@ func (m *memory) learn(schemas []Schema) {
 		}
 		changes[t] = all
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.changes, m.uses = changes, map[string][]string{}
 }
 
