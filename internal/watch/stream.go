@@ -311,9 +311,46 @@ func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error
 	return saw, o, err
 }
 
+// goneSince are the objects that were seen through that of an event when it
+// came, and have been deleted since: nobody who could see them then is told of that.
+func (w *Watch) goneSince(ctx context.Context, n *entry, d *resource.Resource) ([]resource.Object, error) {
+	var list []resource.Object
+	later := map[string]bool{} // created after the event
+	for after := n.Sequence; ; {
+		var events []store.Event
+		if err := w.service.options.Store.View(ctx, func(tx *store.Tx) (err error) {
+			events, err = tx.Events(after, batch)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		for i := range events {
+			e := &events[i]
+			after = e.Sequence
+			if e.Kind != d.Name || e.Op == store.Updated || later[e.ID] {
+				continue
+			}
+			if e.Op == store.Created {
+				later[e.ID] = true
+				continue
+			}
+			o, err := decode(ctx, d, e)
+			if err != nil {
+				return nil, err
+			}
+			if accessTo(d, o, access{}).through == n.ID || parentOf(d, o) == n.ID {
+				list = append(list, o)
+			}
+		}
+		if len(events) < batch {
+			return list, nil
+		}
+	}
+}
+
 // follow is what comes into the caller's view, or leaves it, with the object
-// that an event is of: what there is now of what is seen through that object as
-// it was while it was seen.
+// that an event is of: what there is now, or has been until now, of what is
+// seen through that object as it was while it was seen.
 func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come bool, through resource.Object) ([]Change, error) {
 	// For the caller's project, since what objects say depends on it; all, since
 	// what they are seen through may be closed meanwhile.
@@ -325,11 +362,15 @@ func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come
 		query.Filters = []resource.FilterBy{{Attribute: d.Attribute(d.Through.Attribute), Values: []any{n.ID}}}
 	}
 	objects, err := service.List(asking, query)
-	if fault.IsKind(err, fault.NotFound) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !fault.IsKind(err, fault.NotFound) {
 		return nil, err
+	}
+	if !come {
+		gone, err := w.goneSince(asking, n, d)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, gone...)
 	}
 	policy := w.service.options.Policy
 	if objects, err = policy.Seen(policy.Assume(ctx, n.resource, through), d, objects); err != nil {
