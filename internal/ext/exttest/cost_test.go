@@ -31,7 +31,7 @@ func TestCostOfAPort(t *testing.T) {
 			mu.Lock()
 			costs = nil
 			mu.Unlock()
-			project.Create("port", `{"network_id": %q}`, n.ID())
+			created := project.Create("port", `{"network_id": %q}`, n.ID())
 			mu.Lock()
 			defer mu.Unlock()
 			if len(costs) != 1 {
@@ -41,6 +41,14 @@ func TestCostOfAPort(t *testing.T) {
 			if costs[0].Statements > most {
 				t.Errorf("%d statements are more than %d", costs[0].Statements, most)
 			}
+			costs = nil
+			mu.Unlock()
+			project.Delete("port", created.ID())
+			mu.Lock()
+			if len(costs) != 1 || costs[0].RoundTrips > 6 {
+				t.Fatalf("writing transactions of the deletion: %+v", costs)
+			}
+			t.Logf("deletion: %d statements, %d round trips", costs[0].Statements, costs[0].RoundTrips)
 		})
 	}
 }
