@@ -256,6 +256,9 @@ func (c *call) write(status int, contentType string, body []byte) {
 	c.w.WriteHeader(status)
 	// An error here means that the client is gone; there is nobody to tell.
 	_, _ = c.w.Write(body)
+	if f, ok := c.w.(http.Flusher); ok {
+		f.Flush() // a client does not wait for its request to be logged
+	}
 }
 
 const typeJSON = "application/json"

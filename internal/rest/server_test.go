@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -78,5 +79,34 @@ func TestServeEndsInBoundedTime(t *testing.T) {
 	}
 	if err := within(t, answered); err == nil {
 		t.Error("the request that took too long was answered")
+	}
+}
+
+// stuck is a log that takes nothing.
+type stuck struct{ release chan struct{} }
+
+func (s stuck) Write(line []byte) (int, error) {
+	<-s.release
+	return len(line), nil
+}
+
+func TestAnswersDoNotWaitForTheLog(t *testing.T) {
+	log := stuck{make(chan struct{})}
+	server := httptest.NewServer(newWorld(func(o *rest.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) }).handler)
+	defer server.Close()
+	defer close(log.release)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v2.0/ports/p1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if body, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("%d %s %v", answer.StatusCode, body, err)
 	}
 }
