@@ -219,7 +219,7 @@ func TestFRR(t *testing.T) {
 	netnstest.Require(t)
 	const bgpd = "/usr/lib/frr/bgpd"
 	if _, err := os.Stat(bgpd); err != nil {
-		t.Skip("FRR is not installed: ", err)
+		t.Skip("there is no FRR (package frr): ", err)
 	}
 	for name, as := range map[string][3]uint32{"reflector": {65000, 65000, 65000}, "external": {65000, 65001, 65002}} {
 		t.Run(name, func(t *testing.T) {

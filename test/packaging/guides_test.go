@@ -118,3 +118,39 @@ func TestScripts(t *testing.T) {
 		}
 	}
 }
+
+// TestPeers: the tests that packaging/peers.sh says are not run without a peer are there.
+func TestPeers(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "packaging/peers.sh"), "\npeers='\n")
+	table, _, _ = strings.Cut(table, "'\n")
+	if table == "" {
+		t.Fatal("the list was not found")
+	}
+	for line := range strings.Lines(table) {
+		fields := strings.Split(strings.TrimSpace(line), "|")
+		if len(fields) != 3 {
+			t.Errorf("%q is no line of the list", line)
+			continue
+		}
+		for _, name := range strings.Fields(fields[2]) {
+			directory, test, one := strings.Cut(name, ":")
+			found := !one
+			files, err := filepath.Glob(filepath.Join("../..", directory, "*"))
+			if err != nil || len(files) == 0 {
+				t.Errorf("%s: there is no such directory", name)
+			}
+			for _, file := range files {
+				if one && strings.HasSuffix(file, "_test.go") {
+					text, err := os.ReadFile(file)
+					if err != nil {
+						t.Fatal(err)
+					}
+					found = found || strings.Contains(string(text), "\nfunc "+test+"(t *testing.T) {\n")
+				}
+			}
+			if !found {
+				t.Errorf("%s: there is no such test", name)
+			}
+		}
+	}
+}

@@ -342,7 +342,7 @@ func TestEVPN(t *testing.T) {
 func TestEVPNWithFRR(t *testing.T) {
 	const daemons = "/usr/lib/frr/"
 	if _, err := os.Stat(daemons + "zebra"); err != nil {
-		t.Skip("FRR is not installed: ", err)
+		t.Skip("there is no FRR (package frr): ", err)
 	}
 	w := newWorld(t)
 	w.underlay(map[string]int{"hA": 11, "frr": 20})

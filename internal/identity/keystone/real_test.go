@@ -35,11 +35,11 @@ func startReal(t *testing.T) *real {
 	t.Helper()
 	manage, err := exec.LookPath("keystone-manage")
 	if err != nil {
-		t.Skip("keystone is not installed: apt-get install keystone")
+		t.Skip("there is no keystone-manage (package keystone)")
 	}
 	public, err := exec.LookPath("keystone-wsgi-public")
 	if err != nil {
-		t.Skip("keystone-wsgi-public is not installed: apt-get install keystone")
+		t.Skip("there is no keystone-wsgi-public (package keystone)")
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "keystone.conf")

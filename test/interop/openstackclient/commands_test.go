@@ -3,7 +3,6 @@ package openstackclient
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -281,28 +280,19 @@ func TestCommands(t *testing.T) {
 // commands are the names of all networking commands of the installed clients.
 func commands(t *testing.T) []string {
 	t.Helper()
-	list := func() []string {
-		out := python(t, client(t), nil, `
+	out := python(t, client(t), nil, `
 from importlib.metadata import entry_points
 e = entry_points()
 for group in ("openstack.network.v2", "openstack.neutronclient.v2"):
     for x in (e.select(group=group) if hasattr(e, "select") else e.get(group, [])):
         print(group, x.name.replace("_", " "))
 `)
-		return strings.Split(strings.TrimSpace(out), "\n")
-	}
-	lines := list()
-	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "openstack.neutronclient.v2 ") }) && os.Getuid() == 0 {
-		install := exec.Command("apt-get", "install", "-y", "-q", "--no-install-recommends", "python3-neutronclient")
-		install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := install.CombinedOutput(); err != nil {
-			t.Skipf("skipped: python3-neutronclient, which has a part of the commands, cannot be installed: %v\n%.2000s", err, out)
-		}
-		lines = list()
+	if !strings.Contains(out, "openstack.neutronclient.v2 ") {
+		t.Skip("skipped: there is no python3-neutronclient, which has a part of the commands")
 	}
 	names := []string{}
-	for _, line := range lines {
-		if _, name, ok := strings.Cut(line, " "); ok && !slices.Contains(names, name) {
+	for line := range strings.Lines(out) {
+		if _, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -34,7 +34,7 @@ concurrency=${INTEROP_CONCURRENCY:-2}
 extensions=${INTEROP_EXTENSIONS:-server}
 case $extensions in server | all) ;; *) echo "interop: INTEROP_EXTENSIONS is server or all" >&2; exit 2 ;; esac
 
-"$here/packages.sh"
+"$here/../../../packaging/peers.sh" test/interop/tempest
 
 umask 077
 mkdir -p "$dir"/{log,results}

@@ -33,7 +33,7 @@ func TestKea(t *testing.T) {
 	netnstest.Require(t)
 	program, err := exec.LookPath("kea-dhcp6")
 	if err != nil {
-		t.Skip("no kea-dhcp6: apt-get install kea-dhcp6-server")
+		t.Skip("there is no kea-dhcp6 (package kea-dhcp6-server)")
 	}
 	netnstest.New(t, "up")
 	netnstest.New(t, "down")
