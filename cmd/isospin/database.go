@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -21,7 +24,7 @@ func newDatabaseCommand() *cobra.Command {
 		Long: "Look at the database's tables and bring them up to date. Each module has its own version; a server brings\n" +
 			"them up when it starts, too. A database that a newer release has changed is refused.",
 	}
-	add := func(use, short string, run func(ctx context.Context, out io.Writer, s *store.Store, schemas []store.Schema) error) {
+	add := func(use, short string, changes bool, run func(ctx context.Context, out io.Writer, s *store.Store, schemas []store.Schema) error) {
 		c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
 		flags := addConfigFlags(c, serverFiles...)
 		c.RunE = func(c *cobra.Command, _ []string) error {
@@ -29,29 +32,40 @@ func newDatabaseCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withStore(c.Context(), cfg, logger, func(s *store.Store, schemas []store.Schema) error {
+			return withStore(c.Context(), cfg, logger, changes, func(s *store.Store, schemas []store.Schema) error {
 				return run(c.Context(), c.OutOrStdout(), s, schemas)
 			})
 		}
 		cmd.AddCommand(c)
 	}
-	add("upgrade", "Bring all tables to the newest version", func(ctx context.Context, out io.Writer, s *store.Store, schemas []store.Schema) error {
+	add("upgrade", "Bring all tables to the newest version", true, func(ctx context.Context, out io.Writer, s *store.Store, schemas []store.Schema) error {
 		if err := s.Upgrade(ctx, schemas...); err != nil {
 			return err
 		}
 		return printVersions(ctx, out, s, schemas)
 	})
-	add("current", "Print the version of each module's tables, and what this program needs", printVersions)
-	add("check", "Tell whether this program fits the database; it fails if an upgrade is needed or the database is newer", checkVersions)
+	add("current", "Print the version of each module's tables, and what this program needs", false, printVersions)
+	add("check", "Tell whether this program fits the database; it fails if an upgrade is needed or the database is newer", false, checkVersions)
 	return cmd
 }
 
-func withStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, do func(*store.Store, []store.Schema) error) (err error) {
+// withStore opens the database that is configured. What changes nothing does
+// not make SQLite's file either: an empty database in memory is in its place.
+func withStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, changes bool, do func(*store.Store, []store.Schema) error) (err error) {
 	schemas, err := server.Schemas()
 	if err != nil {
 		return err
 	}
-	s, err := server.OpenStore(ctx, cfg, logger)
+	open := server.OpenStore
+	if path, ok := strings.CutPrefix(config.DatabaseConnection.Of(cfg), "sqlite:///"); ok && path != "" && !changes {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			logger.Info("there is no database yet", "file", path)
+			open = func(ctx context.Context, _ *config.Config, logger *slog.Logger) (*store.Store, error) {
+				return store.Open(ctx, store.Options{Connection: "sqlite://", Logger: logger})
+			}
+		}
+	}
+	s, err := open(ctx, cfg, logger)
 	if err != nil {
 		return err
 	}

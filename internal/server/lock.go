@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"isospin/internal/store"
 )
 
 // lockPatience is how long a server that ends may still hold the lock.
@@ -24,6 +26,9 @@ func lockEmbedded(ctx context.Context, connection string) (*os.File, error) {
 		return nil, nil
 	}
 	// Not the database itself: closing it would undo SQLite's own locks.
+	if err := store.MakeFile(path + "-server"); err != nil {
+		return nil, fmt.Errorf("[database] connection: %w", err)
+	}
 	f, err := os.OpenFile(path+"-server", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("[database] connection: %w", err)

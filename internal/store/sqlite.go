@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -106,16 +108,35 @@ func DataSource(connection string) (string, error) {
 			return "", fmt.Errorf("[database] connection: %w", err)
 		}
 	}
-	// Made here so that nobody else can read it; SQLite gives its other files the same mode.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return "", fmt.Errorf("[database] connection: %w", err)
-	}
-	if err := f.Close(); err != nil {
+	if err := MakeFile(path); err != nil {
 		return "", fmt.Errorf("[database] connection: %w", err)
 	}
 	name := (&url.URL{Scheme: "file", Opaque: url.PathEscape(path)}).String()
 	return strings.ReplaceAll(name, "%2F", "/") + "?" + sqlitePragmas, nil
+}
+
+// MakeFile makes the file, or one beside it, if there is none, so that nobody else can
+// read it; SQLite gives its other files the same mode and owner. What root
+// makes belongs to whom the directory belongs to: the server, whose user is another, must write it.
+// A file that is there must be writable, and stays as it is.
+func MakeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		var dir syscall.Stat_t
+		if err = syscall.Stat(filepath.Dir(path), &dir); err == nil {
+			err = f.Chown(int(dir.Uid), int(dir.Gid))
+		}
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (s *embedded) connect(ctx context.Context) (*connection, error) {
