@@ -115,6 +115,30 @@ func TestAway(t *testing.T) {
 	}
 }
 
+// TestSilent: a server that takes connections and says nothing, as one that hangs
+// does, is away once the time to connect has passed.
+func TestSilent(t *testing.T) {
+	for _, scheme := range []string{"postgresql", "mysql"} {
+		t.Run(scheme, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts: the kernel does
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			begin := time.Now()
+			s, err := store.Open(t.Context(), store.Options{
+				Connection: scheme + "://u:p@" + l.Addr().String() + "/n?connect_timeout=1", Pool: store.Pool{Retries: store.NoRetries}, Logger: slog.New(slog.DiscardHandler),
+			})
+			if err == nil {
+				s.Close()
+			}
+			if d := time.Since(begin); !errors.Is(err, store.ErrUnavailable) || d > 20*time.Second {
+				t.Errorf("after %v: %v", d, err)
+			}
+		})
+	}
+}
+
 // TestConnections: what a connection text says that is not understood is named; passwords are not.
 func TestConnections(t *testing.T) {
 	for connection, want := range map[string]string{

@@ -22,12 +22,14 @@ import (
 type mariadb struct {
 	*pool
 	db, patient *sql.DB
-	log         *slog.Logger
-	signal      func()
-	keys        uniqueKeys
-	late        lateKeys
-	stop        context.CancelFunc
-	watchers    sync.WaitGroup
+	// patience is how long a server may take to take a connection, with all that is said at its beginning; 0 is no limit.
+	patience time.Duration
+	log      *slog.Logger
+	signal   func()
+	keys     uniqueKeys
+	late     lateKeys
+	stop     context.CancelFunc
+	watchers sync.WaitGroup
 }
 
 // pollInterval is how often events of other processes are looked for.
@@ -52,7 +54,7 @@ func openMariaDB(ctx context.Context, o Options, signal, repeat func()) (*mariad
 		db.SetMaxIdleConns(-1) // connections are kept by the pool
 		return db, nil
 	}
-	s := &mariadb{log: o.Logger, signal: signal}
+	s := &mariadb{patience: c.Timeout, log: o.Logger, signal: signal}
 	if s.db, err = open(c); err != nil {
 		return nil, err
 	}
@@ -96,6 +98,12 @@ func (s *mariadb) finish() error {
 var mariadbRelease = regexp.MustCompile(`(\d+)\.(\d+)\.\d+-MariaDB`)
 
 func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, error) {
+	if s.patience > 0 {
+		// A server that hangs takes connections as ever, since its kernel does, and says nothing.
+		limited, cancel := context.WithTimeout(ctx, s.patience)
+		defer cancel()
+		ctx = limited
+	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		var e *mysql.MySQLError
