@@ -74,7 +74,11 @@ func (c *call) fail(err error) {
 		c.failWith(http.StatusMethodNotAllowed, "HTTPMethodNotAllowed", textBadRequest, "")
 	case errors.Is(err, hidden{}):
 		c.show(http.StatusNotFound, neutronError{"HTTPNotFound", textNotFound, ""})
-	case c.r.Context().Err() != nil:
+	case c.r.Context().Err() != nil && (f == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		// Most likely nobody is there. One that has only ended its own side
+		// reads on, and must not take silence, which net/http makes a 200 of, for success.
+		c.w.Header().Set("Connection", "close")
+		c.failWith(http.StatusRequestTimeout, "HTTPRequestTimeout", "The request was ended before it was answered.", "")
 		c.status = statusClientGone
 	case f == nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || c.edge.away(err)):
 		c.logCause(err)
