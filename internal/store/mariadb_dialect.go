@@ -225,55 +225,39 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 	if locked.Int64 != 1 {
 		return fmt.Errorf("%w: another program has been upgrading it for 10 minutes", ErrUnavailable)
 	}
-	for _, statement := range append(s.define(versionTable),
-		s.define("CREATE TABLE IF NOT EXISTS schema_progress (module VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL, statements INTEGER NOT NULL)")...) {
+	for _, statement := range s.define("CREATE TABLE IF NOT EXISTS schema_progress (module VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL, statements INTEGER NOT NULL)") {
 		if err := tx.exec(statement); err != nil {
 			return err
 		}
 	}
-	have, err := versions(tx)
-	if err != nil {
-		return err
-	}
 	all := All(schemas...)
-	for _, schema := range all {
-		if err := fits(schema, have[schema.Module]); err != nil {
-			return err
-		}
-	}
 	s.late.load(all)
 	resumed := true
-	for _, schema := range all {
-		for version := have[schema.Module] + 1; version <= len(schema.Steps); version++ {
-			var list []string
-			for _, text := range schema.Steps[version-1] {
-				list = append(list, s.define(text)...)
-			}
-			done := 0
-			if err := tx.Row("SELECT statements FROM schema_progress WHERE module = ? AND version = ?", []any{schema.Module, version}, &done); err != nil && !errors.Is(err, ErrNoRow) {
+	if err := eachStep(tx, all, func(next step) error {
+		done := 0
+		if err := tx.Row("SELECT statements FROM schema_progress WHERE module = ? AND version = ?", []any{next.module, next.version}, &done); err != nil && !errors.Is(err, ErrNoRow) {
+			return err
+		}
+		for done < len(next.statements) {
+			// The first may have been carried out by a program that ended before it could note that.
+			if err := tx.exec(next.statements[done]); err != nil && !(resumed && alreadyThere(err)) {
 				return err
 			}
-			for done < len(list) {
-				// The first may have been carried out by a program that ended before it could note that.
-				if err := tx.exec(list[done]); err != nil && !(resumed && alreadyThere(err)) {
-					return fmt.Errorf("upgrade of %s to version %d: %w", schema.Module, version, err)
-				}
-				resumed = false
-				done++
-				if _, err := tx.Exec("INSERT INTO schema_progress (module, version, statements) VALUES (?, ?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version, statements = excluded.statements", schema.Module, version, done); err != nil {
-					return err
-				}
-				if err := c.send(nil, nil, true); err != nil {
-					return err
-				}
-			}
-			if _, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", schema.Module, version); err != nil {
+			resumed = false
+			done++
+			if _, err := tx.Exec("INSERT INTO schema_progress (module, version, statements) VALUES (?, ?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version, statements = excluded.statements", next.module, next.version, done); err != nil {
 				return err
 			}
 			if err := c.send(nil, nil, true); err != nil {
 				return err
 			}
 		}
+		if err := next.note(tx); err != nil {
+			return err
+		}
+		return c.send(nil, nil, true)
+	}); err != nil {
+		return err
 	}
 	s.memory.learn(all)
 	return s.keys.load(tx, "SELECT table_name, index_name, column_name FROM information_schema.statistics WHERE table_schema = DATABASE() AND non_unique = 0 ORDER BY table_name, index_name, seq_in_index")

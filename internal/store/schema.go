@@ -99,8 +99,22 @@ func fits(schema Schema, have int) error {
 	return nil
 }
 
-// upgradeAtOnce brings the schema up in the transaction that is open.
-func upgradeAtOnce(tx *Tx, schemas []Schema) error {
+// step is one of a schema's, in the database's statements.
+type step struct {
+	module     string
+	version    int // to which it brings the module
+	statements []string
+}
+
+// note makes the database have the step's version.
+func (s step) note(tx *Tx) error {
+	_, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", s.module, s.version)
+	return err
+}
+
+// eachStep has the steps carried out that the database lacks, in their order.
+// Of a database that has anything newer than all it carries out none.
+func eachStep(tx *Tx, all []Schema, carryOut func(step) error) error {
 	for _, statement := range tx.dialect.define(versionTable) {
 		if err := tx.exec(statement); err != nil {
 			return err
@@ -110,28 +124,33 @@ func upgradeAtOnce(tx *Tx, schemas []Schema) error {
 	if err != nil {
 		return err
 	}
-	all := All(schemas...)
 	for _, schema := range all {
 		if err := fits(schema, have[schema.Module]); err != nil {
 			return err
 		}
 	}
 	for _, schema := range all {
-		from := have[schema.Module]
-		for i, step := range schema.Steps[from:] {
-			for _, text := range step {
-				for _, statement := range tx.dialect.define(text) {
-					if err := tx.exec(statement); err != nil {
-						return fmt.Errorf("upgrade of %s to version %d: %w", schema.Module, from+i+1, err)
-					}
-				}
+		for version := have[schema.Module] + 1; version <= len(schema.Steps); version++ {
+			next := step{module: schema.Module, version: version}
+			for _, text := range schema.Steps[version-1] {
+				next.statements = append(next.statements, tx.dialect.define(text)...)
 			}
-		}
-		if from < len(schema.Steps) {
-			if _, err := tx.Exec("INSERT INTO schema_version (module, version) VALUES (?, ?) ON CONFLICT (module) DO UPDATE SET version = excluded.version", schema.Module, len(schema.Steps)); err != nil {
-				return err
+			if err := carryOut(next); err != nil {
+				return fmt.Errorf("upgrade of %s to version %d: %w", next.module, next.version, err)
 			}
 		}
 	}
 	return nil
+}
+
+// upgradeAtOnce brings the schema up in the transaction that is open.
+func upgradeAtOnce(tx *Tx, schemas []Schema) error {
+	return eachStep(tx, All(schemas...), func(next step) error {
+		for _, statement := range next.statements {
+			if err := tx.exec(statement); err != nil {
+				return err
+			}
+		}
+		return next.note(tx)
+	})
 }
