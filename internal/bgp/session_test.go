@@ -6,11 +6,28 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
+
+// patience is for everything that a test waits for.
+const patience = 30 * time.Second
+
+// next is what comes next.
+func next[T any](t *testing.T, from <-chan T) (it T) {
+	t.Helper()
+	select {
+	case it = <-from:
+	case <-time.After(patience):
+		t.Fatal("nothing comes")
+	}
+	return it
+}
 
 // one is a speaker with one neighbor, that does not run.
 func one(t *testing.T, log io.Writer) (*Speaker, *peer) {
@@ -42,20 +59,36 @@ func TestEnd(t *testing.T) {
 		defer close(ended)
 		p.end(t.Context(), s, io.EOF)
 	}()
-	for until := time.Now().Add(200 * time.Millisecond); time.Now().Before(until); time.Sleep(time.Millisecond) {
-		if p.mu.TryLock() {
-			free := p.established == nil
-			p.mu.Unlock()
-			if free {
-				t.Error("the neighbor is free before its routes are gone")
-				break
-			}
-		}
+	waiting(t, "bgp.(*peer).end", ended) // for the speaker's mutex
+	if p.mu.TryLock() {
+		t.Error("the neighbor is free before its routes are gone")
+		p.mu.Unlock()
 	}
 	speaker.mu.Unlock()
 	<-ended
 	if len(speaker.Routes(100)) != 0 || p.established != nil {
 		t.Error("the routes are still there")
+	}
+}
+
+// waiting waits until a goroutine waits for a mutex in that function.
+func waiting(t *testing.T, function string, ended <-chan struct{}) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	late := time.After(patience)
+	for {
+		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(g, "[sync.Mutex.Lock") && strings.Contains(g, function+"(") {
+				return
+			}
+		}
+		select {
+		case <-ended:
+			t.Fatalf("%s has ended without waiting", function)
+		case <-late:
+			t.Fatalf("%s does not wait", function)
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 
@@ -80,42 +113,74 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// TestHurry: who takes messages slowly does not hold a session that ends.
+// slow is a connection whose neighbor takes a message when it is told to.
+type slow struct {
+	net.Conn
+	take  chan struct{}
+	taken chan sent
+	set   chan time.Time // deadlines
+
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+// sent is a message that was taken, and the deadline that it had then.
+type sent struct {
+	kind     byte
+	deadline time.Time
+}
+
+func (c *slow) SetWriteDeadline(at time.Time) error {
+	c.mu.Lock()
+	c.deadline = at
+	c.mu.Unlock()
+	c.set <- at
+	return nil
+}
+
+func (c *slow) Write(b []byte) (int, error) {
+	if _, ok := <-c.take; !ok {
+		return 0, os.ErrDeadlineExceeded
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken <- sent{b[18], c.deadline}
+	return len(b), nil
+}
+
+// TestHurry: who takes messages slowly does not hold a session that ends: what
+// is under way then, and all that is written later, has the same deadline.
 func TestHurry(t *testing.T) {
 	_, p := one(t, io.Discard)
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	s := &session{peer: p, conn: ours, hold: 90 * time.Second}
-	keepalive := message(typeKeepalive, nil)
-	began := make(chan struct{})
-	go func() {
-		b := make([]byte, len(keepalive))
-		io.ReadFull(theirs, b)
-		close(began)
-		for { // each message in less time than last words may take
-			time.Sleep(lastWords / 2)
-			if _, err := io.ReadFull(theirs, b); err != nil {
-				return
-			}
+	const messages = 5
+	c := &slow{take: make(chan struct{}), taken: make(chan sent, messages), set: make(chan time.Time, 100)}
+	s := &session{peer: p, conn: c, hold: 90 * time.Second}
+	var both sync.WaitGroup
+	both.Go(func() {
+		for s.write(message(typeKeepalive, nil)) == nil {
 		}
-	}()
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			if err := s.write(keepalive); err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
-	<-began
-	s.notify(&notification{code: errCease, subcode: 2})
-	select {
-	case <-ended:
-	case <-time.After(10 * lastWords):
-		t.Error("the writer goes on")
+	})
+	c.take <- struct{}{}
+	if m := next(t, c.taken); time.Until(m.deadline) < lastWords {
+		t.Errorf("the deadline is %s before the session ends", m.deadline)
 	}
-	ours.Close()
+	before := time.Now()
+	both.Go(func() { s.notify(&notification{code: errCease, subcode: 2}) })
+	ends := next(t, c.set)
+	for ends.After(time.Now().Add(lastWords)) { // one of the writer's
+		ends = next(t, c.set)
+	}
+	if ends.Before(before.Add(lastWords)) {
+		t.Errorf("it ends after %s", ends.Sub(before))
+	}
+	for range messages {
+		c.take <- struct{}{}
+		if m := next(t, c.taken); m.kind == typeKeepalive && !m.deadline.Equal(ends) {
+			t.Errorf("the deadline is %s, not %s", m.deadline, ends)
+		}
+	}
+	close(c.take)
+	both.Wait()
 }
 
 // learnt is an UPDATE that is the test's.

@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,13 +92,22 @@ func announcement(prefix string, vni uint32, last byte) bgp.Announcement {
 	return bgp.Announcement{Prefix: netip.MustParsePrefix(prefix), VNI: vni, RouterMAC: mac(last)}
 }
 
+// until waits for a change of routes after which something is so.
+func (s *speaker) until(t *testing.T, is func() bool, what func() string) {
+	t.Helper()
+	for late := time.After(deadline); !is(); {
+		select {
+		case <-s.changed:
+		case <-late:
+			t.Fatalf("not within %s: %s", deadline, what())
+		}
+	}
+}
+
 // has waits until the routes of a VNI are "prefix via endpoint, …".
 func (s *speaker) has(t *testing.T, vni uint32, want ...string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("VNI %d has %v (there are %v)", vni, want, s.texts(vni)), func() bool {
-		have := s.texts(vni)
-		return len(have) == 0 && len(want) == 0 || reflect.DeepEqual(have, want)
-	})
+	s.until(t, func() bool { return slices.Equal(s.texts(vni), want) }, func() string { return fmt.Sprintf("VNI %d has %v (there are %v)", vni, want, s.texts(vni)) })
 }
 
 func (s *speaker) texts(vni uint32) []string {
@@ -137,7 +146,7 @@ func TestTwoSpeakers(t *testing.T) {
 				many = append(many, announcement(fmt.Sprintf("10.%d.%d.0/24", i/250, i%250), 100, 1))
 			}
 			one.Announce(many)
-			eventually(t, "a thousand routes", func() bool { return len(two.Routes(100)) == 1000 })
+			two.until(t, func() bool { return len(two.Routes(100)) == len(many) }, func() string { return "a thousand routes" })
 			one.Stop()
 			two.has(t, 100)
 			eventually(t, "why the session ended", func() bool {
