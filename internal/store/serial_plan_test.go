@@ -39,13 +39,19 @@ func plan(r *rand.Rand, writes, calm bool) (list []op) {
 			if o.To = name("n", 4); o.Do == "box" && (calm || r.IntN(2) == 0) {
 				o.To = ""
 			}
-			if calm {
+			switch {
+			case calm:
 				o.Way = 1
+			case o.Do == "box" && r.IntN(4) == 0: // what comes and goes has no event
+				list = append(list, o)
+				o = op{Do: "drop", ID: o.ID, Way: o.Way}
 			}
 		case "drop":
 			read := op{Do: pick(r, "get exists count"), ID: o.ID}
 			list = append(list, read, o, read)
-			o = op{Do: "box", ID: o.ID, Way: o.Way}
+			if o = (op{Do: "box", ID: o.ID, Way: o.Way}); !calm && r.IntN(4) == 0 { // it stays away
+				o = read
+			}
 		case "item", "spare", "tally", "remove":
 			o.ID, o.To, o.N = name("i", items), name("b", 6), r.IntN(places+1)-1
 			if calm {
