@@ -16,8 +16,9 @@ import (
 	"isospin/internal/store/storetest"
 )
 
-// TestLife: an agent lives while it is heard of; only news of it are events.
-func TestLife(t *testing.T) {
+// opened is a database with the tables of agents.
+func opened(t *testing.T) (context.Context, *store.Store) {
+	t.Helper()
 	ctx := identity.System(context.Background())
 	db, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -27,6 +28,12 @@ func TestLife(t *testing.T) {
 	if err := db.Upgrade(ctx, collection.TagSchema, agent.Schema); err != nil {
 		t.Fatal(err)
 	}
+	return ctx, db
+}
+
+// TestLife: an agent lives while it is heard of; only news of it are events.
+func TestLife(t *testing.T) {
+	ctx, db := opened(t)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := agent.New(agent.Options{Store: db, DownTime: 75 * time.Second, Now: func() time.Time { return now }})
 	var heard []string
@@ -106,15 +113,7 @@ func TestLife(t *testing.T) {
 
 // Attachments of a host are numbered one after the other, those of others by themselves.
 func TestAttachments(t *testing.T) {
-	ctx := identity.System(context.Background())
-	db, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	if err := db.Upgrade(ctx, collection.TagSchema, agent.Schema); err != nil {
-		t.Fatal(err)
-	}
+	ctx, db := opened(t)
 	s := agent.New(agent.Options{Store: db, DownTime: time.Minute})
 	for _, step := range []struct {
 		hosts   []string

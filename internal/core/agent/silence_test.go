@@ -1,31 +1,18 @@
 package agent_test
 
 import (
-	"context"
 	"encoding/json"
-	"log/slog"
 	"testing"
 	"time"
 
 	"isospin/internal/core/agent"
-	"isospin/internal/core/collection"
-	"isospin/internal/identity"
 	"isospin/internal/store"
-	"isospin/internal/store/storetest"
 )
 
 // TestSilence: while nobody could store heartbeats agents are not at fault;
 // afterwards they have a moment to report, and then count as ever.
 func TestSilence(t *testing.T) {
-	ctx := identity.System(context.Background())
-	db, err := store.Open(ctx, store.Options{Connection: storetest.New(t), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	if err := db.Upgrade(ctx, collection.TagSchema, agent.Schema); err != nil {
-		t.Fatal(err)
-	}
+	ctx, db := opened(t)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	newService := func() *agent.Service {
 		return agent.New(agent.Options{Store: db, DownTime: 75 * time.Second, Now: func() time.Time { return now }})
