@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 
@@ -205,7 +206,8 @@ func (h *Host) apply(m *message.ServerMessage) {
 	h.sequence = m.Sequence
 	h.messages++
 	for _, o := range m.Upserts {
-		h.objects[KeyOf(o)] = o
+		kind, id := o.KindAndID()
+		h.objects[feed.Key{Kind: kind, ID: id}] = o
 	}
 	for _, k := range m.Deletes {
 		key := feed.Key{Kind: k.Kind, ID: k.Id}
@@ -285,3 +287,5 @@ func (h *Host) Differs() string {
 	}
 	return ""
 }
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

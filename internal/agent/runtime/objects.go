@@ -336,27 +336,7 @@ func messages(state *State, versions map[objectKey]uint64, perMessage int) []*fe
 	return append(list, &feed.ServerMessage{AdminStateUp: state.AdminStateUp, Synced: true})
 }
 
-// keyOf returns kind and id of an object; the id is empty if it has no body.
 func keyOf(object *feed.Object) objectKey {
-	switch body := object.Body.(type) {
-	case *feed.Object_Port:
-		return objectKey{feed.Kind_KIND_PORT, body.Port.GetId()}
-	case *feed.Object_Network:
-		return objectKey{feed.Kind_KIND_NETWORK, body.Network.GetId()}
-	case *feed.Object_Forwarding:
-		return objectKey{feed.Kind_KIND_FORWARDING, body.Forwarding.GetNetworkId()}
-	case *feed.Object_SecurityGroup:
-		return objectKey{feed.Kind_KIND_SECURITY_GROUP, body.SecurityGroup.GetId()}
-	case *feed.Object_AddressSet:
-		return objectKey{feed.Kind_KIND_ADDRESS_SET, body.AddressSet.GetId()}
-	case *feed.Object_Router:
-		return objectKey{feed.Kind_KIND_ROUTER, body.Router.GetId()}
-	case *feed.Object_QosPolicy:
-		return objectKey{feed.Kind_KIND_QOS_POLICY, body.QosPolicy.GetId()}
-	case *feed.Object_Trunk:
-		return objectKey{feed.Kind_KIND_TRUNK, body.Trunk.GetId()}
-	case *feed.Object_Log:
-		return objectKey{feed.Kind_KIND_LOG, body.Log.GetId()}
-	}
-	return objectKey{}
+	kind, id := object.KindAndID()
+	return objectKey{kind, id}
 }

@@ -262,7 +262,8 @@ func (k *Core) Attach(host string) *Stream {
 
 func (a *Stream) take(m *message.ServerMessage) {
 	for _, o := range m.Upserts {
-		a.held[keyOf(o)] = o.Version
+		kind, id := o.KindAndID()
+		a.held[feed.Key{Kind: kind, ID: id}] = o.Version
 	}
 	for _, d := range m.Deletes {
 		delete(a.held, feed.Key{Kind: d.Kind, ID: d.Id})
@@ -273,30 +274,6 @@ func (a *Stream) take(m *message.ServerMessage) {
 	for _, d := range m.AddressSetDeltas {
 		a.held[feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: d.Id}] = d.Version
 	}
-}
-
-func keyOf(o *message.Object) feed.Key {
-	switch b := o.Body.(type) {
-	case *message.Object_Port:
-		return feed.Key{Kind: message.Kind_KIND_PORT, ID: b.Port.Id}
-	case *message.Object_Network:
-		return feed.Key{Kind: message.Kind_KIND_NETWORK, ID: b.Network.Id}
-	case *message.Object_Forwarding:
-		return feed.Key{Kind: message.Kind_KIND_FORWARDING, ID: b.Forwarding.NetworkId}
-	case *message.Object_SecurityGroup:
-		return feed.Key{Kind: message.Kind_KIND_SECURITY_GROUP, ID: b.SecurityGroup.Id}
-	case *message.Object_AddressSet:
-		return feed.Key{Kind: message.Kind_KIND_ADDRESS_SET, ID: b.AddressSet.Id}
-	case *message.Object_Router:
-		return feed.Key{Kind: message.Kind_KIND_ROUTER, ID: b.Router.Id}
-	case *message.Object_QosPolicy:
-		return feed.Key{Kind: message.Kind_KIND_QOS_POLICY, ID: b.QosPolicy.Id}
-	case *message.Object_Trunk:
-		return feed.Key{Kind: message.Kind_KIND_TRUNK, ID: b.Trunk.Id}
-	case *message.Object_Log:
-		return feed.Key{Kind: message.Kind_KIND_LOG, ID: b.Log.Id}
-	}
-	return feed.Key{}
 }
 
 // Agrees makes sure that the stream has brought the host all that it must

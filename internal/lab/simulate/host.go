@@ -202,34 +202,21 @@ func (h *host) apply(m *feed.ServerMessage) error {
 
 // remembered is what a host keeps of an object.
 func remembered(o *feed.Object) (key, item) {
+	kind, id := o.KindAndID()
 	it := item{version: o.Version}
 	switch b := o.Body.(type) {
 	case *feed.Object_Port:
 		it.revision, it.down = b.Port.Revision, !b.Port.AdminStateUp
-		return key{feed.Kind_KIND_PORT, b.Port.Id}, it
 	case *feed.Object_Network:
 		if p := b.Network.DhcpPort; p != nil {
 			it.dhcp = &dhcpPort{p.Id, p.Revision, !p.AdminStateUp}
 		}
-		return key{feed.Kind_KIND_NETWORK, b.Network.Id}, it
-	case *feed.Object_Forwarding:
-		return key{feed.Kind_KIND_FORWARDING, b.Forwarding.NetworkId}, it
-	case *feed.Object_SecurityGroup:
-		return key{feed.Kind_KIND_SECURITY_GROUP, b.SecurityGroup.Id}, it
-	case *feed.Object_AddressSet:
-		return key{feed.Kind_KIND_ADDRESS_SET, b.AddressSet.Id}, it
 	case *feed.Object_Router:
 		it.revision = b.Router.Revision
-		return key{feed.Kind_KIND_ROUTER, b.Router.Id}, it
-	case *feed.Object_QosPolicy:
-		return key{feed.Kind_KIND_QOS_POLICY, b.QosPolicy.Id}, it
 	case *feed.Object_Trunk:
 		it.revision = b.Trunk.Revision
-		return key{feed.Kind_KIND_TRUNK, b.Trunk.Id}, it
-	case *feed.Object_Log:
-		return key{feed.Kind_KIND_LOG, b.Log.Id}, it
 	}
-	return key{}, it
+	return key{kind, id}, it
 }
 
 // reports adds what a host says of an object that it has applied.
