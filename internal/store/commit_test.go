@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,27 @@ func each(t *testing.T, test func(t *testing.T, connection string)) {
 	t.Helper()
 	for _, kind := range storetest.Kinds {
 		t.Run(kind, func(t *testing.T) { test(t, storetest.NewOf(t, kind)) })
+	}
+}
+
+// queue waits until that many transactions wait, for each other or the database.
+func queue(t *testing.T, n int) {
+	t.Helper()
+	stacks := make([]byte, 4<<20)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		have := 0
+		for g := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			state, calls, _ := strings.Cut(g, "\n")
+			if strings.Contains(calls, "store.(*Store).Tx(") && !strings.Contains(state, "[run") { // running, or about to
+				have++
+			}
+		}
+		if have >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d transactions wait", have, n)
+		}
 	}
 }
 
@@ -127,16 +149,13 @@ func TestGroupCommit(t *testing.T) {
 		})
 		<-held
 		want := []string{"taken"}
-		var queued sync.WaitGroup
 		for i := range 60 {
 			k := kinds[i%len(kinds)]
 			id := fmt.Sprintf("%02d", i)
 			if k.name == "good" {
 				want = append(want, id)
 			}
-			queued.Add(1)
 			all.Go(func() {
-				queued.Done()
 				err := s.Tx(t.Context(), func(tx *store.Tx) error {
 					if err := add(id)(tx); err != nil {
 						return err
@@ -149,8 +168,7 @@ func TestGroupCommit(t *testing.T) {
 				}
 			})
 		}
-		queued.Wait()
-		time.Sleep(20 * time.Millisecond) // most are in the queue now; those that are not do no harm
+		queue(t, 1+60)
 		close(hold)
 		all.Wait()
 		slices.Sort(want)
