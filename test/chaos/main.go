@@ -15,7 +15,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -25,8 +24,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"isospin/internal/config"
-	"isospin/internal/server"
+	"isospin/test/servertest"
 )
 
 // roleVariable of the environment makes the program be a server with that configuration file.
@@ -34,7 +32,7 @@ const roleVariable = "ISOSPIN_CHAOS_SERVER"
 
 func main() {
 	if file := os.Getenv(roleVariable); file != "" {
-		if err := serve(file); err != nil {
+		if err := servertest.Serve(file); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -101,23 +99,4 @@ func table(out io.Writer, results []*Result) {
 			r.Moved.Round(100*time.Millisecond), r.Settled.Round(100*time.Millisecond), len(r.Findings))
 	}
 	w.Flush()
-}
-
-// serve is an API server until SIGTERM, or until the program that started it ends.
-func serve(file string) error {
-	c, err := config.Load(config.LoadOptions{Files: []string{file}})
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // its end is what counts
-		os.Exit(1)
-	}()
-	s, err := server.New(ctx, server.Options{Config: c, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
 }

@@ -10,16 +10,15 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"isospin/internal/config"
 	"isospin/internal/server"
 	"isospin/internal/store"
+	"isospin/test/servertest"
 )
 
 // Variables of the environment that make the test's program another one.
@@ -39,31 +38,12 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if file := os.Getenv(serveVariable); file != "" {
-		run(func() error { return serve(file) })
+		run(func() error { return servertest.Serve(file) })
 	}
 	if connection := os.Getenv(upgradeVariable); connection != "" {
 		run(func() error { return upgrade(connection) })
 	}
 	os.Exit(m.Run())
-}
-
-// serve is an API server until SIGTERM, or until the test ends.
-func serve(file string) error {
-	c, err := config.Load(config.LoadOptions{Files: []string{file}})
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // its end is what counts
-		os.Exit(1)
-	}()
-	s, err := server.New(ctx, server.Options{Config: c, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
 }
 
 // upgrade brings tables to this program's version, and further by some steps of next.
