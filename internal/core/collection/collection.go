@@ -283,12 +283,17 @@ func (c *Collection[T, P]) Create(ctx context.Context, items []*resource.Body) (
 
 // Update implements resource.Service.
 func (c *Collection[T, P]) Update(ctx context.Context, id string, body *resource.Body, match resource.Match) (resource.Object, error) {
+	return c.update(ctx, c.Find, id, body, match)
+}
+
+// update changes the object that find finds.
+func (c *Collection[T, P]) update(ctx context.Context, find func(context.Context, *store.Tx, string) (*T, error), id string, body *resource.Body, match resource.Match) (resource.Object, error) {
 	if c.Options.Update == nil {
 		return nil, c.cannot("update")
 	}
 	var want *T
 	err := c.Store.Tx(ctx, func(tx *store.Tx) error {
-		old, err := c.Find(ctx, tx, id)
+		old, err := find(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 
-	"isospin/internal/fault"
 	"isospin/internal/resource"
 	"isospin/internal/store"
 )
@@ -105,27 +104,7 @@ func (w *within[T, P]) List(ctx context.Context, q *resource.Query) ([]resource.
 
 // Update implements resource.Service.
 func (w *within[T, P]) Update(ctx context.Context, id string, body *resource.Body, match resource.Match) (resource.Object, error) {
-	var want *T
-	err := w.Store.Tx(ctx, func(tx *store.Tx) error {
-		old, err := w.find(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		if err := check(match, P(old).Base().Revision); err != nil {
-			return err
-		}
-		want = new(T)
-		*want = *old
-		w.model.Detach(P(want))
-		if err := w.model.Apply(w.Resource, P(want), body); err != nil {
-			return fault.InvalidInput("%v", err)
-		}
-		return w.Options.Update(ctx, tx, old, want, body)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return w.present(ctx, want)[0], nil
+	return w.update(ctx, w.find, id, body, match)
 }
 
 // Delete implements resource.Service.
