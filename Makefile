@@ -44,7 +44,7 @@ chaos: setup build
 # On PostgreSQL and MariaDB whatever uses the store. Each test process starts a server of its own.
 # A line for each package, and what failed; a package has LIMIT (15m).
 databases := postgresql mariadb
-on_databases := ./internal/store/... ./internal/core/... ./internal/ext/... ./test/api ./test/access ./internal/server ./internal/notify/... ./internal/watch ./internal/lease
+on_databases := ./internal/store/... ./internal/feed ./internal/core/... ./internal/ext/... ./test/api ./test/access ./internal/server ./internal/notify/... ./internal/watch ./internal/lease
 
 test-databases: setup
 	@failed=0; for kind in $(databases); do test/databases.sh $$kind $(on_databases) || failed=1; done; exit $$failed
