@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 )
 
 // ErrNoRow: there is no such row.
@@ -179,6 +181,48 @@ func (tx *Tx) EventBefore(kind, id string, before int64) (Event, error) {
 		return Event{}, ErrNoRow
 	}
 	return events[0], nil
+}
+
+// endedStretch is how many events one call of Ended looks at.
+const endedStretch = 4096
+
+// Ended returns, of one kind, the events after a sequence number by which
+// objects ended that were there at another, since, and in whose data an id
+// occurs. One call looks at a bounded number of events, whatever they are, and
+// returns no more than limit of them: next is where to go on, 0 at the end.
+func (tx *Tx) Ended(kind, id string, since, after int64, limit int) (events []Event, next int64, err error) {
+	last := int64(math.MaxInt64)
+	err = tx.Row("SELECT seq FROM event WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET ?", []any{after, endedStretch - 1}, &next)
+	switch {
+	case err == nil:
+		last = next
+	case !errors.Is(err, ErrNoRow):
+		return nil, 0, err
+	}
+	events, err = tx.readEvents(`WHERE seq > ? AND seq <= ? AND kind = ? AND op = ? AND data LIKE ? AND NOT EXISTS
+		(SELECT 1 FROM event made WHERE made.id = event.id AND made.kind = event.kind AND made.op = ? AND made.seq > ? AND made.seq < event.seq)
+		ORDER BY seq LIMIT ?`, after, last, kind, string(Deleted), "%"+strings.ReplaceAll(id, `\`, "_")+"%", string(Created), since, limit)
+	if err == nil && len(events) == limit {
+		next = events[limit-1].Sequence
+	}
+	return events, next, err
+}
+
+// CreatedSince returns those of some objects of a kind that were created after a sequence number.
+func (tx *Tx) CreatedSince(kind string, since int64, ids []string) (map[string]bool, error) {
+	made := map[string]bool{}
+	for page := range slices.Chunk(ids, 1000) {
+		condition, args := tx.dialect.among("id", page)
+		if err := tx.Query(func(scan func(...any) error) error {
+			var id string
+			err := scan(&id)
+			made[id] = true
+			return err
+		}, "SELECT id FROM event WHERE "+condition+" AND kind = ? AND op = ? AND seq > ?", append(args, kind, string(Created), since)...); err != nil {
+			return nil, err
+		}
+	}
+	return made, nil
 }
 
 // eventsAfter reads events; condition further restricts them.

@@ -33,11 +33,16 @@ type access struct {
 	through string
 	// gone: it is not there any more.
 	gone bool
+	// since is the sequence of the event from which on it is so; 0: it is as it was before all that is kept.
+	since int64
 }
+
+// now is after all events.
+const now = math.MaxInt64
 
 // accessOf reads from an event who may see its object.
 func accessOf(r *resource.Resource, e *store.Event) (access, error) {
-	a := access{project: e.ProjectID, gone: e.Op == store.Deleted}
+	a := access{project: e.ProjectID, gone: e.Op == store.Deleted, since: e.Sequence}
 	if r.Shared == nil && r.Through == nil {
 		return a, nil
 	}
@@ -75,25 +80,33 @@ func (n *entry) access() (access, error) {
 }
 
 // before is the event of the same object before this one; nil when it is not known.
-func (n *entry) before(ctx context.Context, s *store.Store) (*store.Event, error) {
+func (n *entry) before(ctx context.Context, s *Service) (*store.Event, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.looked {
 		return n.former, nil
 	}
+	former, err := s.lastBefore(ctx, n.Kind, n.ID, n.Sequence)
+	if err == nil {
+		n.former, n.looked = former, true
+	}
+	return former, err
+}
+
+// lastBefore is the last event of an object before a sequence; nil when it is not known.
+func (s *Service) lastBefore(ctx context.Context, kind, id string, before int64) (*store.Event, error) {
 	var e store.Event
-	err := s.View(ctx, func(tx *store.Tx) (err error) {
-		e, err = tx.EventBefore(n.Kind, n.ID, n.Sequence)
+	err := s.options.Store.View(ctx, func(tx *store.Tx) (err error) {
+		e, err = tx.EventBefore(kind, id, before)
 		return err
 	})
-	switch {
-	case err == nil:
-		n.former = &e
-	case !errors.Is(err, store.ErrNoRow):
+	if errors.Is(err, store.ErrNoRow) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	n.looked = true
-	return n.former, nil
+	return &e, nil
 }
 
 // own tells whether an object is of the caller's project.
@@ -106,15 +119,16 @@ func (a *access) opens(who *identity.Context) bool {
 	return a.own(who) || slices.Contains(a.targets, "*") || who.ProjectID != "" && slices.Contains(a.targets, who.ProjectID)
 }
 
-// sees tells whether lists may show an object to the caller.
-func (s *Service) sees(ctx context.Context, who *identity.Context, r *resource.Resource, a *access) (bool, error) {
+// sees tells whether lists could show an object to the caller when an event
+// came: what it is seen through counts as it was then.
+func (s *Service) sees(ctx context.Context, who *identity.Context, r *resource.Resource, a *access, at int64) (bool, error) {
 	if who.SeesAll() || a.opens(who) {
 		return true, nil
 	}
 	if r.Through == nil || a.through == "" {
 		return false, nil
 	}
-	p, err := s.parents.get(ctx, s, r.Through.Kind, a.through)
+	p, err := s.parents.get(ctx, s, r.Through.Kind, a.through, at)
 	if err != nil || p == nil {
 		return false, err
 	}
@@ -138,6 +152,8 @@ func (s *Service) orphan(ctx context.Context, r *resource.Resource, a *access) (
 type parents struct {
 	mu     sync.Mutex
 	states map[parentKey]*access
+	// upto is the sequence up to which they follow the events.
+	upto int64
 	// changes counts, so that what was read meanwhile is not kept.
 	changes int64
 }
@@ -148,12 +164,12 @@ type parentKey struct{ kind, id string }
 const maxParents = 1 << 16
 
 // changed follows an event.
-func (p *parents) changed(s *Service, n *entry) {
+func (p *parents) changed(n *entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.changes++
 	key := parentKey{n.Kind, n.ID}
-	if p.states[key] == nil {
+	if have := p.states[key]; have == nil || have.since >= n.Sequence { // it may have been read from the store
 		return
 	}
 	if a, err := n.access(); err == nil {
@@ -163,68 +179,87 @@ func (p *parents) changed(s *Service, n *entry) {
 	delete(p.states, key)
 }
 
-// forget drops all that is remembered.
-func (p *parents) forget() {
+// observed notes that all events up to a sequence were followed.
+func (p *parents) observed(sequence int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.upto = sequence
+}
+
+// forget drops all that is remembered; what follows a sequence is going to be followed.
+func (p *parents) forget(sequence int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.changes++
+	p.upto = sequence
 	clear(p.states)
 }
 
-// get returns who may see an object; one that is gone as it was last. nil: nothing is known of it.
-func (p *parents) get(ctx context.Context, s *Service, kind, id string) (*access, error) {
+// get returns who could see an object when an event came (now: who may); of one
+// that was gone, who could see it last. What is not known of then is taken to be
+// as it is. nil: nothing is known of it.
+func (p *parents) get(ctx context.Context, s *Service, kind, id string, at int64) (*access, error) {
 	key := parentKey{kind, id}
 	p.mu.Lock()
-	a, changes := p.states[key], p.changes
+	a, changes, upto := p.states[key], p.changes, p.upto
 	p.mu.Unlock()
 	r := s.kinds[kind]
-	if a != nil || r == nil {
+	if r == nil {
+		return nil, nil
+	}
+	if a == nil || at != now && at > upto {
+		var err error
+		if a, err = p.load(ctx, s, r, id); err != nil || a == nil {
+			return nil, err
+		}
+		p.keep(key, a, changes)
+	}
+	if a.since <= at {
 		return a, nil
 	}
-	a, err := p.load(ctx, s, r, id)
-	if err != nil || a == nil {
-		return nil, err
+	e, err := s.lastBefore(ctx, kind, id, at)
+	if err != nil || e == nil {
+		return a, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.changes == changes {
-		if len(p.states) >= maxParents {
-			clear(p.states)
-		}
-		p.states[key] = a
-	}
-	return a, nil
+	former, err := accessOf(r, e)
+	return &former, err
 }
 
+// keep remembers what was read, unless something has changed since.
+func (p *parents) keep(key parentKey, a *access, changes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changes != changes {
+		return
+	}
+	if len(p.states) >= maxParents {
+		clear(p.states)
+	}
+	p.states[key] = a
+}
+
+// load finds out who may see an object now.
 func (p *parents) load(ctx context.Context, s *Service, r *resource.Resource, id string) (*access, error) {
-	o, err := r.Service.Get(identity.System(ctx), id)
-	switch {
-	case err == nil:
-		a := access{}
-		if b, ok := o.(resource.Based); ok {
-			a.project = b.Base().ProjectID
-		}
-		a = accessTo(r, o, a)
-		return &a, nil
-	case !fault.IsKind(err, fault.NotFound):
+	e, err := s.lastBefore(ctx, r.Name, id, now)
+	if err != nil {
 		return nil, err
 	}
-	var e store.Event
-	err = s.options.Store.View(ctx, func(tx *store.Tx) (err error) {
-		e, err = tx.EventBefore(r.Name, id, math.MaxInt64)
-		return err
-	})
-	if errors.Is(err, store.ErrNoRow) {
+	if e != nil {
+		a, err := accessOf(r, e)
+		return &a, err
+	}
+	o, err := r.Service.Get(identity.System(ctx), id)
+	if fault.IsKind(err, fault.NotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	a, err := accessOf(r, &e)
-	if err != nil {
-		return nil, err
+	a := access{}
+	if b, ok := o.(resource.Based); ok {
+		a.project = b.Base().ProjectID
 	}
-	a.gone = true
+	a = accessTo(r, o, a)
 	return &a, nil
 }
 

@@ -108,7 +108,7 @@ func (s *Service) shown(ctx context.Context, q HistoryRequest, e *store.Event) (
 	if err != nil {
 		return nil, err
 	}
-	sees, err := s.sees(ctx, identity.From(ctx), r, &a)
+	sees, err := s.sees(ctx, identity.From(ctx), r, &a, now)
 	if err != nil || !sees {
 		return nil, err
 	}

@@ -217,7 +217,7 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 			return nil, err
 		}
 	}
-	sees, err := w.service.sees(ctx, w.who, r, &a)
+	sees, err := w.service.sees(ctx, w.who, r, &a, n.Sequence)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +230,11 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		change.ID, change.ParentID = nameOf(r, o, n.ID), parentOf(r, o)
 		if sees, err = w.service.visible(ctx, r, o); err != nil {
 			return nil, err
+		}
+		if !sees && !a.opens(w.who) {
+			if sees, err = w.then(ctx, n, &a, o); err != nil {
+				return nil, err
+			}
 		}
 		if !sees {
 			if sees, err = w.service.orphan(ctx, r, &a); err != nil {
@@ -291,7 +296,7 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 
 // saw tells whether the caller could see the object before the event, and what it was.
 func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error) {
-	before, err := n.before(ctx, w.service.options.Store)
+	before, err := n.before(ctx, w.service)
 	if err != nil || before == nil || before.Op == store.Deleted {
 		return false, nil, err
 	}
@@ -299,7 +304,7 @@ func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error
 	if err != nil {
 		return false, nil, err
 	}
-	saw, err := w.service.sees(ctx, w.who, n.resource, &a)
+	saw, err := w.service.sees(ctx, w.who, n.resource, &a, n.Sequence)
 	if err != nil || !saw {
 		return false, nil, err
 	}
@@ -311,41 +316,78 @@ func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error
 	return saw, o, err
 }
 
-// goneSince are the objects that were seen through that of an event when it
-// came, and have been deleted since: nobody who could see them then is told of that.
-func (w *Watch) goneSince(ctx context.Context, n *entry, d *resource.Resource) ([]resource.Object, error) {
-	var list []resource.Object
-	later := map[string]bool{} // created after the event
-	for after := n.Sequence; ; {
+// then asks the policy about an object that is seen through another, which may
+// be closed by now, as that was when the event came.
+func (w *Watch) then(ctx context.Context, n *entry, a *access, o resource.Object) (bool, error) {
+	s := w.service
+	if n.resource.Through == nil || a.through == "" || s.kinds[n.resource.Through.Kind] == nil {
+		return false, nil
+	}
+	r := s.kinds[n.resource.Through.Kind]
+	e, err := s.lastBefore(ctx, r.Name, a.through, n.Sequence)
+	if err != nil || e == nil {
+		return false, err
+	}
+	through, err := decode(ctx, r, e)
+	if err != nil {
+		return false, err
+	}
+	return s.visible(s.options.Policy.Assume(ctx, r, through), n.resource, o)
+}
+
+// thereSince are those of the objects of now that were there when an event came: others were never seen.
+func (w *Watch) thereSince(ctx context.Context, n *entry, d *resource.Resource, objects []resource.Object) ([]resource.Object, error) {
+	idOf := func(o resource.Object) string {
+		if b, ok := o.(resource.Based); ok {
+			return b.Base().ID
+		}
+		return ""
+	}
+	if len(objects) == 0 {
+		return nil, nil
+	}
+	var ids []string
+	for _, o := range objects {
+		ids = append(ids, idOf(o))
+	}
+	var later map[string]bool
+	err := w.service.options.Store.View(ctx, func(tx *store.Tx) (err error) {
+		later, err = tx.CreatedSince(d.Name, n.Sequence, ids)
+		return err
+	})
+	return slices.DeleteFunc(slices.Clone(objects), func(o resource.Object) bool { return later[idOf(o)] }), err
+}
+
+// goneSince calls each with the objects that were seen through that of an event
+// when it came, and have been deleted since: nobody who could see them then is
+// told of that. They come in pages, each read on its own, so that a watch that
+// is far behind holds neither memory nor a connection for what lies between.
+func (w *Watch) goneSince(ctx context.Context, n *entry, d *resource.Resource, each func([]resource.Object) error) error {
+	for after, more := n.Sequence, true; more; more = after != 0 {
 		var events []store.Event
+		var next int64
 		if err := w.service.options.Store.View(ctx, func(tx *store.Tx) (err error) {
-			events, err = tx.Events(after, batch)
+			events, next, err = tx.Ended(d.Name, n.ID, n.Sequence, after, batch)
 			return err
 		}); err != nil {
-			return nil, err
+			return err
 		}
+		after = next
+		var page []resource.Object
 		for i := range events {
-			e := &events[i]
-			after = e.Sequence
-			if e.Kind != d.Name || e.Op == store.Updated || later[e.ID] {
-				continue
-			}
-			if e.Op == store.Created {
-				later[e.ID] = true
-				continue
-			}
-			o, err := decode(ctx, d, e)
+			o, err := decode(ctx, d, &events[i])
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if accessTo(d, o, access{}).through == n.ID || parentOf(d, o) == n.ID {
-				list = append(list, o)
+				page = append(page, o)
 			}
 		}
-		if len(events) < batch {
-			return list, nil
+		if err := each(page); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // follow is what comes into the caller's view, or leaves it, with the object
@@ -366,17 +408,39 @@ func (w *Watch) follow(ctx context.Context, n *entry, d *resource.Resource, come
 		return nil, err
 	}
 	if !come {
-		gone, err := w.goneSince(asking, n, d)
-		if err != nil {
+		if objects, err = w.thereSince(ctx, n, d, objects); err != nil {
 			return nil, err
 		}
-		objects = append(objects, gone...)
+	}
+	list, err := w.below(ctx, n, d, come, through, objects)
+	if err != nil || come {
+		return list, err
+	}
+	listed := map[string]bool{}
+	for i := range list {
+		listed[list[i].ID] = true
+	}
+	err = w.goneSince(asking, n, d, func(page []resource.Object) error {
+		more, err := w.below(ctx, n, d, false, through, page)
+		for _, c := range more {
+			if !listed[c.ID] { // it may have gone since the list was read
+				list = append(list, c)
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+// below are the changes of objects that come into the caller's view, or leave it, as follow says.
+func (w *Watch) below(ctx context.Context, n *entry, d *resource.Resource, come bool, through resource.Object, objects []resource.Object) (list []Change, err error) {
+	if len(objects) == 0 {
+		return nil, nil
 	}
 	policy := w.service.options.Policy
 	if objects, err = policy.Seen(policy.Assume(ctx, n.resource, through), d, objects); err != nil {
 		return nil, err
 	}
-	var list []Change
 	for _, o := range objects {
 		b, ok := o.(resource.Based)
 		if !ok {

@@ -93,7 +93,7 @@ func New(o Options) *Service {
 	s := &Service{
 		options: o, kinds: map[string]*resource.Resource{}, dependents: map[string][]*resource.Resource{},
 		start: o.Sequence, sequence: o.Sequence, more: make(chan struct{}), byProject: map[string]int{},
-		parents: parents{states: map[parentKey]*access{}},
+		parents: parents{states: map[parentKey]*access{}, upto: o.Sequence},
 	}
 	for _, r := range o.Registry.Resources() {
 		if !Watchable(r) {
@@ -143,9 +143,10 @@ func (s *Service) Observe(events []store.Event) {
 		s.bytes += len(e.Data)
 		s.sequence = e.Sequence
 		if len(s.dependents[e.Kind]) > 0 {
-			s.parents.changed(s, n)
+			s.parents.changed(n)
 		}
 	}
+	s.parents.observed(s.sequence)
 	s.trim()
 	if len(events) > 0 {
 		s.wake()
@@ -164,7 +165,7 @@ func (s *Service) Skip(sequence int64) {
 		s.start = s.sequence + 1
 	}
 	s.sequence = sequence
-	s.parents.forget()
+	s.parents.forget(sequence)
 	s.wake()
 }
 
