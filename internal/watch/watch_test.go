@@ -372,6 +372,26 @@ func TestThePastInMemory(t *testing.T) {
 	}
 }
 
+// One that reads from the store may be ahead of what is followed: what is
+// remembered of who sees what does not count there.
+func TestTheStoreIsAhead(t *testing.T) {
+	h := happened(t, []*bed{newBed("b", "r"), newBed("c", "r")}, roomEvent(store.Created, "r", true), bedEvent(store.Created, "b", "r"))
+	if got := h.told(0); got != "create r, create b, " {
+		t.Fatalf("told: %s", got)
+	}
+	if err := h.store.Tx(t.Context(), func(tx *store.Tx) error {
+		for _, e := range slices.Concat(roomEvent(store.Updated, "r", false), bedEvent(store.Created, "c", "r")) {
+			tx.Emit(e)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.told(0); got != "create r, create b, delete r, delete b, " {
+		t.Errorf("told: %s", got)
+	}
+}
+
 // A watch that is far behind looks for what has gone since in pieces, and ends with its caller.
 func TestFarBehindEndsWithItsCaller(t *testing.T) {
 	var much []store.Event
