@@ -215,6 +215,29 @@ func TestWatchOfThePast(t *testing.T) {
 	c.watch("member1", away, "network", "subnet").expect(t, names, past...)
 }
 
+// What policy did not show while it was there it does not show when all that
+// could decide about it has gone.
+func TestWatchOfThePastShowsNoMore(t *testing.T) {
+	c := newWatchedCloud(t, "")
+	for _, token := range []string{"member1", "member2"} {
+		c.expect(token, "GET /security-groups", "", 200) // the default groups are there from now on
+	}
+	begin := c.sequence("admin")
+	group := c.create("member2", "/security-groups", `{"security_group":{"name":"g"}}`)
+	entry := c.create("admin", "/rbac-policies", `{"rbac_policy":{"object_type":"security_group","object_id":"`+group+`","action":"access_as_shared","target_tenant":"`+one+`"}}`)
+	rule := c.create("member2", "/security-group-rules", `{"security_group_rule":{"security_group_id":"`+group+`","direction":"ingress"}}`)
+	c.expect("member2", "DELETE /security-group-rules/"+rule, "", 204)
+	c.expect("admin", "DELETE /rbac-policies/"+entry, "", 204)
+	c.expect("member2", "DELETE /security-groups/"+group, "", 204)
+	c.sequence("admin")
+	c.watch("member1", begin, "security_group", "security_group_rule").expect(t, map[string]string{group: "g"},
+		"create security_group g", "update security_group g", "update security_group g", "delete security_group g")
+	owner := c.watch("member2", begin, "security_group_rule")
+	servertest.Eventually(t, "the owner is told of the rule's end", func() bool {
+		return slices.ContainsFunc(owner.all(), func(l neutron.Change) bool { return l.ID == rule && l.Op == "delete" })
+	})
+}
+
 // Of every kind that can be opened to one project: it is told of it, of what is
 // below it, and of the end; others are told nothing. A rule that comes and goes
 // leaves a group shared.

@@ -231,13 +231,8 @@ func (w *Watch) changes(ctx context.Context, n *entry) ([]Change, error) {
 		if sees, err = w.service.visible(ctx, r, o); err != nil {
 			return nil, err
 		}
-		if !sees && !a.opens(w.who) {
-			if sees, err = w.then(ctx, n, &a, o); err != nil {
-				return nil, err
-			}
-		}
 		if !sees {
-			if sees, err = w.service.orphan(ctx, r, &a); err != nil {
+			if sees, err = w.then(ctx, n, &a, o); err != nil {
 				return nil, err
 			}
 		}
@@ -317,16 +312,20 @@ func (w *Watch) saw(ctx context.Context, n *entry) (bool, resource.Object, error
 }
 
 // then asks the policy about an object that is seen through another, which may
-// be closed by now, as that was when the event came.
+// be closed or gone by now, as that was when the event came.
 func (w *Watch) then(ctx context.Context, n *entry, a *access, o resource.Object) (bool, error) {
 	s := w.service
-	if n.resource.Through == nil || a.through == "" || s.kinds[n.resource.Through.Kind] == nil {
+	if n.resource.Through == nil || s.kinds[n.resource.Through.Kind] == nil {
 		return false, nil
 	}
+	seen := accessTo(n.resource, o, *a)
 	r := s.kinds[n.resource.Through.Kind]
-	e, err := s.lastBefore(ctx, r.Name, a.through, n.Sequence)
-	if err != nil || e == nil {
+	e, err := s.lastBefore(ctx, r.Name, seen.through, n.Sequence)
+	if err != nil {
 		return false, err
+	}
+	if e == nil { // it is not known
+		return s.orphan(ctx, n.resource, &seen)
 	}
 	through, err := decode(ctx, r, e)
 	if err != nil {
