@@ -145,7 +145,7 @@ func newMariaDB() *server {
 	return &server{
 		driver: "mysql", user: "mysql",
 		programs: func(durable bool) ([]string, []string, error) {
-			settings := []string{"--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"}
+			settings := []string{"--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--debug-no-sync", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M"}
 			if durable {
 				settings = []string{"--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=128M"}
 			}
