@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -112,7 +113,7 @@ func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, err
 		}
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	c := &mariadbSession{keys: &s.keys, late: &s.late}
+	c := &mariadbSession{keys: &s.keys, late: &s.late, asked: map[string]driver.Stmt{}}
 	c.connection = &connection{conn: conn, classify: func(err error) error { return err }, limit: 200, statements: map[string]*sql.Stmt{}}
 	var version string
 	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {

@@ -63,6 +63,9 @@ func (s *scripted) QueryContext(_ context.Context, text string, _ []driver.Named
 }
 
 func (s *scripted) Prepare(text string) (driver.Stmt, error) { return prepared{s, text}, nil }
+func (s *scripted) PrepareContext(_ context.Context, text string) (driver.Stmt, error) {
+	return s.Prepare(text)
+}
 
 type prepared struct {
 	s    *scripted
@@ -75,7 +78,10 @@ func (p prepared) Exec([]driver.Value) (driver.Result, error) {
 	return p.s.ExecContext(context.Background(), p.text, nil)
 }
 func (p prepared) Query([]driver.Value) (driver.Rows, error) {
-	return p.s.QueryContext(context.Background(), p.text, nil)
+	return p.QueryContext(context.Background(), nil)
+}
+func (p prepared) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return p.s.QueryContext(ctx, p.text, args)
 }
 
 type noRows struct{}
@@ -105,7 +111,7 @@ func TestInterrupted(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := &mariadbSession{keys: &uniqueKeys{}, late: &lateKeys{}}
+				c := &mariadbSession{keys: &uniqueKeys{}, late: &lateKeys{}, asked: map[string]driver.Stmt{}}
 				c.connection = &connection{conn: conn, classify: func(err error) error { return err }, limit: 9, statements: map[string]*sql.Stmt{}}
 				defer c.close()
 				turn := func(do func() error) {

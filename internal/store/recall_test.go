@@ -44,7 +44,7 @@ func keptTable(memory map[string]*kept) *store.Table[kept] {
 			return err
 		})
 	}}})
-	table.Derive("(SELECT o.name FROM kept_owner o WHERE o.project_id = t.project_id)", func(o *kept, owner *string) { o.Owner = owner })
+	table.Derive("o.name", "LEFT JOIN kept_owner o ON o.project_id = t.project_id", func(o *kept, owner *string) { o.Owner = owner })
 	table.Recall(func(ids []string) []*kept {
 		found := make([]*kept, len(ids))
 		for i, id := range ids {

@@ -109,13 +109,14 @@ func (t *Table[T]) Condition(attribute string, condition func(values []any) (str
 	t.options.Conditions[attribute] = condition
 }
 
-// Derive reads something of other tables along with each row: expression is a
-// scalar SQL expression over alias t, and set is given its text, nil for NULL.
-// It is called before the table is first used.
-func (t *Table[T]) Derive(expression string, set func(row *T, value *string)) {
+// Derive reads something of another table along with each row: join is a LEFT
+// JOIN of at most one row to alias t (a server plans that in less time than a
+// subquery), and set is given the text of the column, nil for NULL. It is called
+// before the table is first used.
+func (t *Table[T]) Derive(column, join string, set func(row *T, value *string)) {
 	from := " FROM " + t.name + " t"
 	for _, text := range []*string{&t.selectFrom, &t.selectHead} {
-		*text = strings.TrimSuffix(*text, from) + ", " + expression + from
+		*text = strings.Replace(*text, from, ", "+column+from, 1) + " " + join
 	}
 	t.derived = append(t.derived, set)
 }

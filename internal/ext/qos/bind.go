@@ -30,7 +30,7 @@ func (s *service) hook() {
 	networks, ports := s.core.Networks, s.core.Ports
 	networks.OnWrite = append(networks.OnWrite, s.onNetworkWrite)
 	networks.AfterCreate = append(networks.AfterCreate, s.onNetworkCreated)
-	ports.Table.Derive("(SELECT q.qos_policy_id FROM qos_network_policy q WHERE q.network_id = t.network_id)", func(p *port.Port, policy *string) {
+	ports.Table.Derive("inherited.qos_policy_id", "LEFT JOIN qos_network_policy inherited ON inherited.network_id = t.network_id", func(p *port.Port, policy *string) {
 		p.NetworkQoSPolicyID = policy
 	})
 	ports.BeforeCreate = append(ports.BeforeCreate, func(ctx context.Context, tx *store.Tx, p *port.Port, _ *resource.Body) error {
