@@ -116,6 +116,8 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 	select {
 	case <-p.ended:
 		return kept{}, ErrClosed
+	case <-ctx.Done(): // nobody waits for the answer
+		return kept{}, ctx.Err()
 	default:
 	}
 	select {

@@ -413,7 +413,7 @@ func TestFarBehindEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	h.gate.assumed = cancel // it has listed what there is, and begins to look
 	if changes, err := w.Next(ctx, time.Minute); !errors.Is(err, context.Canceled) || len(changes) > 0 || w.Sequence() != since {
-		t.Fatalf("told %s, at %d: %v", told(changes), w.Sequence(), err)
+		t.Fatalf("told %s, at %d, not %d: %v", told(changes), w.Sequence(), since, err)
 	}
 	// And goes on from where it was.
 	h.gate.assumed = nil
