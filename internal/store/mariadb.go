@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -55,6 +56,7 @@ func openMariaDB(ctx context.Context, o Options, signal, repeat func()) (*mariad
 		db.SetMaxIdleConns(-1) // connections are kept by the pool
 		return db, nil
 	}
+	c.DialFunc = dialMariaDB
 	s := &mariadb{patience: c.Timeout, log: o.Logger, signal: signal}
 	if s.db, err = open(c); err != nil {
 		return nil, err
@@ -64,7 +66,7 @@ func openMariaDB(ctx context.Context, o Options, signal, repeat func()) (*mariad
 	if s.patient, err = open(c); err != nil {
 		return nil, err
 	}
-	s.pool = newPool(o, s, func(ctx context.Context) (remote, error) { return s.session(ctx, s.db) }, signal, repeat)
+	s.pool = newPool(o, s, s.patience, signal, repeat)
 	if err := s.reach(ctx); err != nil {
 		s.finish()
 		return nil, fmt.Errorf("database: %w", err)
@@ -98,27 +100,75 @@ func (s *mariadb) finish() error {
 
 var mariadbRelease = regexp.MustCompile(`(\d+)\.(\d+)\.\d+-MariaDB`)
 
-func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, error) {
+// dialed is the connection under one of database/sql.
+type dialed struct {
+	wire net.Conn
+	// to is where it is to lead, whatever the name of the server means now; nil: to what that means.
+	to net.Addr
+}
+
+// dialing is the key of a *dialed in a context.
+type dialing struct{}
+
+func dialMariaDB(ctx context.Context, network, address string) (net.Conn, error) {
+	d, ok := ctx.Value(dialing{}).(*dialed)
+	if !ok {
+		d = &dialed{}
+	}
+	if d.to != nil {
+		network, address = d.to.Network(), d.to.String()
+	}
+	var dialer net.Dialer
+	var err error
+	d.wire, err = dialer.DialContext(ctx, network, address)
+	return d.wire, err
+}
+
+func (s *mariadb) connect(ctx context.Context) (remote, net.Conn, error) {
+	return s.session(ctx, s.db)
+}
+
+func (s *mariadb) probe(ctx context.Context, wire net.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, s.pool.patience)
+	defer cancel()
+	d := &dialed{}
+	if wire != nil {
+		d.to = wire.RemoteAddr()
+	}
+	conn, err := s.db.Conn(context.WithValue(ctx, dialing{}, d))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer conn.Close()
+	var version string
+	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, net.Conn, error) {
 	if s.patience > 0 {
 		// A server that hangs takes connections as ever, since its kernel does, and says nothing.
 		limited, cancel := context.WithTimeout(ctx, s.patience)
 		defer cancel()
 		ctx = limited
 	}
-	conn, err := db.Conn(ctx)
+	d := &dialed{}
+	conn, err := db.Conn(context.WithValue(ctx, dialing{}, d))
 	if err != nil {
 		var e *mysql.MySQLError
 		if errors.As(err, &e) && !lostNumber(e.Number) && !slices.Contains([]uint16{1040, 1203, 1226}, e.Number) {
-			return nil, fmt.Errorf("the database refuses: %w", err)
+			return nil, nil, fmt.Errorf("the database refuses: %w", err)
 		}
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	c := &mariadbSession{keys: &s.keys, late: &s.late, asked: map[string]driver.Stmt{}}
 	c.connection = &connection{conn: conn, classify: func(err error) error { return err }, limit: 200, statements: map[string]*sql.Stmt{}}
 	var version string
 	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
 		c.close()
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	m := mariadbRelease.FindStringSubmatch(version)
 	var major, minor int
@@ -128,11 +178,16 @@ func (s *mariadb) session(ctx context.Context, db *sql.DB) (*mariadbSession, err
 	}
 	if major < 10 || major == 10 && minor < 6 {
 		c.close()
-		return nil, fmt.Errorf("[database] connection: the server is %q; MariaDB 10.6 or newer is needed", version)
+		return nil, nil, fmt.Errorf("[database] connection: the server is %q; MariaDB 10.6 or newer is needed", version)
 	}
-	if _, err = c.connection.exec("ROLLBACK", nil); err != nil {
+	rollback, err := conn.PrepareContext(ctx, "ROLLBACK")
+	if err == nil {
+		c.statements["ROLLBACK"] = rollback
+		_, err = rollback.ExecContext(ctx)
+	}
+	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return c, nil
+	return c, d.wire, nil
 }

@@ -211,11 +211,13 @@ func (s *mariadb) upgrade(ctx context.Context, schemas []Schema) (err error) {
 		return err
 	}
 	defer s.users.Done()
-	c, err := s.session(ctx, s.patient)
+	session, wire, err := s.session(ctx, s.patient)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer session.close()
+	c := s.newLine(session, wire)
+	defer s.attach(c)()
 	tx := &Tx{c: &conversation{remote: c, careful: true}, dialect: s, writable: true}
 	// Programs that start at the same time do so one after the other.
 	var locked sql.NullInt64

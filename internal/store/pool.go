@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,12 @@ type pool struct {
 	dialect dialect
 	limits  Pool
 	trace   func(Cost)
-	connect func(ctx context.Context) (remote, error)
+	connect func(ctx context.Context) (remote, net.Conn, error)
+	// probe asks the server at the other end of wire for an answer, on a connection of its own; nil is any that connect finds.
+	probe func(ctx context.Context, wire net.Conn) error
+	// patience is how long that may take.
+	patience time.Duration
+	epoch    time.Time
 	// wrote is called after commits that wrote events.
 	wrote func()
 	// repeat is called before a transaction is run again.
@@ -44,6 +50,12 @@ type pool struct {
 	slots chan struct{}
 	mu    sync.Mutex
 	idle  []kept
+	used  map[*line]struct{}
+	// away is why no connection is to be had, while the server does not answer; listening: that is looked after.
+	away      error
+	listening bool
+	quiet     context.CancelFunc
+	listener  sync.WaitGroup
 	// jobs are writing transactions that wait for their turn.
 	jobs   chan *job
 	memory *memory
@@ -55,12 +67,24 @@ type pool struct {
 }
 
 type kept struct {
-	remote
+	*line
 	made, released time.Time
 }
 
-func newPool(o Options, d dialect, connect func(context.Context) (remote, error), wrote, repeat func()) *pool {
-	p := &pool{log: o.Logger, dialect: d, limits: o.Pool.withDefaults(), trace: o.Trace, connect: connect, wrote: wrote, repeat: repeat, ended: make(chan struct{}),
+// server is what a pool needs of a kind of server.
+type server interface {
+	dialect
+	connect(ctx context.Context) (remote, net.Conn, error)
+	probe(ctx context.Context, wire net.Conn) error
+}
+
+// newPool's patience is how long the server may take to take a connection; 0 is no limit.
+func newPool(o Options, s server, patience time.Duration, wrote, repeat func()) *pool {
+	if patience <= 0 {
+		patience = probeLimit
+	}
+	p := &pool{log: o.Logger, dialect: s, limits: o.Pool.withDefaults(), trace: o.Trace, connect: s.connect, probe: s.probe, patience: patience, wrote: wrote, repeat: repeat,
+		epoch: time.Now(), used: map[*line]struct{}{}, ended: make(chan struct{}),
 		jobs: make(chan *job, 4*maxBatch), memory: &memory{}, unneeded: make(chan struct{})}
 	p.slots = make(chan struct{}, p.limits.Size+p.limits.Overflow)
 	p.memory.forgetAll()
@@ -97,6 +121,7 @@ func (p *pool) reach(ctx context.Context) error {
 		c, err := p.acquire(ctx)
 		if err == nil {
 			p.release(c, false)
+			p.listen()
 			return nil
 		}
 		if !errors.Is(err, ErrUnavailable) || p.limits.Retries == NoRetries || p.limits.Retries >= 0 && try >= p.limits.Retries {
@@ -109,6 +134,15 @@ func (p *pool) reach(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// listen begins to look after a server that is away without a word.
+func (p *pool) listen() {
+	ctx, quiet := context.WithCancel(context.Background())
+	p.mu.Lock()
+	p.listening, p.quiet = true, quiet
+	p.mu.Unlock()
+	p.listener.Go(func() { p.listenFor(ctx) })
 }
 
 // acquire takes a connection, a new one if none is idle.
@@ -137,6 +171,11 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 	}
 	for {
 		p.mu.Lock()
+		if err := p.away; err != nil {
+			p.mu.Unlock()
+			<-p.slots
+			return kept{}, err
+		}
 		n := len(p.idle)
 		if n == 0 {
 			p.mu.Unlock()
@@ -144,21 +183,29 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 		}
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
+		old := p.limits.Recycle >= 0 && time.Since(c.made) >= p.limits.Recycle
+		if !old {
+			p.used[c.line] = struct{}{}
+		}
 		p.mu.Unlock()
-		if p.limits.Recycle < 0 || time.Since(c.made) < p.limits.Recycle {
+		if !old {
 			return c, nil
 		}
 		c.close()
 	}
-	r, err := p.connect(ctx)
+	begin := time.Now()
+	r, wire, err := p.connect(ctx)
 	if err != nil {
 		<-p.slots
 		if ctx.Err() != nil {
 			return kept{}, ctx.Err()
 		}
+		p.missed(begin, err)
 		return kept{}, err
 	}
-	return kept{remote: r, made: time.Now()}, nil
+	c := kept{line: p.newLine(r, wire), made: time.Now()}
+	p.attach(c.line)
+	return c, nil
 }
 
 // spare is how long a connection that is more than are to be kept stays for
@@ -169,6 +216,7 @@ const spare = 30 * time.Second
 func (p *pool) release(c kept, broken bool) {
 	c.released = time.Now()
 	p.mu.Lock()
+	delete(p.used, c.line)
 	var rest []kept
 	if broken { // the others most likely are so, too
 		rest, p.idle = append(p.idle, c), nil
@@ -212,6 +260,10 @@ func (p *pool) close() error {
 		p.users.Wait()
 		close(p.unneeded)
 		p.writer.Wait()
+		if p.quiet != nil {
+			p.quiet()
+		}
+		p.listener.Wait()
 		for _, c := range p.idle {
 			c.close()
 		}
@@ -260,7 +312,7 @@ func (p *pool) attempt(ctx context.Context, do func(*Tx) error, attempt int, onc
 	if err != nil {
 		return err
 	}
-	c := &conversation{remote: k.remote, once: once}
+	c := &conversation{remote: k.line, once: once}
 	c.begin(false)
 	err = run(do, &Tx{c: c, dialect: p.dialect, anew: anew})
 	if fate := c.fate(); fate != nil {

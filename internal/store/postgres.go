@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -136,7 +137,7 @@ func openPostgres(ctx context.Context, o Options, signal, repeat func()) (*postg
 		return nil, err
 	}
 	s := &postgres{config: c, log: o.Logger, signal: signal, tell: make(chan struct{}, 1)}
-	s.pool = newPool(o, s, s.session, s.wrote, repeat)
+	s.pool = newPool(o, s, c.ConnectTimeout, s.wrote, repeat)
 	if err := s.reach(ctx); err != nil {
 		s.pool.close()
 		return nil, fmt.Errorf("database: %w", err)
@@ -154,26 +155,66 @@ func (s *postgres) close() error {
 	return s.pool.close()
 }
 
-func (s *postgres) session(ctx context.Context) (remote, error) {
-	conn, err := pgx.ConnectConfig(ctx, s.config)
+func (s *postgres) connect(ctx context.Context) (remote, net.Conn, error) {
+	return s.session(ctx, s.config)
+}
+
+func (s *postgres) session(ctx context.Context, config *pgx.ConnConfig) (remote, net.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		var e *pgconn.PgError
 		if errors.As(err, &e) && !lostCode(e.Code) && e.Code != "53300" {
-			return nil, fmt.Errorf("the database refuses: %w", err)
+			return nil, nil, fmt.Errorf("the database refuses: %w", err)
 		}
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	c := &postgresSession{conn: conn, keys: &s.keys}
+	limited, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
+	defer cancel()
 	var version int
-	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+	if err := conn.QueryRow(limited, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 		c.close()
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if version < postgresOldest {
 		c.close()
-		return nil, fmt.Errorf("[database] connection: the server is PostgreSQL %d; 13 or newer is needed", version/10000)
+		return nil, nil, fmt.Errorf("[database] connection: the server is PostgreSQL %d; 13 or newer is needed", version/10000)
 	}
-	return c, nil
+	return c, conn.PgConn().Conn(), nil
+}
+
+func (s *postgres) probe(ctx context.Context, wire net.Conn) error {
+	config := s.config
+	if wire != nil {
+		config = towards(config, wire)
+	}
+	c, _, err := s.session(ctx, config)
+	if err == nil {
+		c.close()
+	}
+	return err
+}
+
+// towards is the configuration for another connection to where one leads: of
+// several hosts, and whatever names mean now, to that one.
+func towards(config *pgx.ConnConfig, wire net.Conn) *pgx.ConnConfig {
+	config = config.Copy()
+	hosts := append([]*pgconn.FallbackConfig{{Host: config.Host, Port: config.Port, TLSConfig: config.TLSConfig}}, config.Fallbacks...)
+	to := wire.RemoteAddr()
+	hosts = slices.DeleteFunc(hosts, func(h *pgconn.FallbackConfig) bool {
+		network, _ := pgconn.NetworkAddress(h.Host, h.Port)
+		return network != to.Network()
+	})
+	if len(hosts) > 0 { // which of them it is only tells what certificate it may show
+		config.Host, config.Port, config.TLSConfig, config.Fallbacks = hosts[0].Host, hosts[0].Port, hosts[0].TLSConfig, hosts[1:]
+	}
+	config.LookupFunc = func(context.Context, string) ([]string, error) { return []string{to.String()}, nil }
+	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, to.Network(), to.String())
+	}
+	config.ValidateConnect = nil // one that is no primary any more answers
+	return config
 }
 
 // wrote tells this process at once, and others soon.
@@ -218,6 +259,7 @@ func (s *postgres) listen(ctx context.Context) {
 			if err != nil {
 				return err
 			}
+			defer s.attach(s.newLine(nil, conn.PgConn().Conn()))()
 			defer conn.Close(context.WithoutCancel(ctx))
 			if _, err := conn.Exec(ctx, "LISTEN "+channelName); err != nil {
 				return err
@@ -633,7 +675,7 @@ func (s *postgres) upgrade(ctx context.Context, schemas []Schema) error {
 	c := k.remote.(*postgresSession)
 	err = func() error {
 		c.start(beginUpgrade, time.Hour)
-		talk := &conversation{remote: c, careful: true}
+		talk := &conversation{remote: k.line, careful: true}
 		tx := &Tx{c: talk, dialect: s, writable: true}
 		if err := lockFirst(tx, schemas); err != nil {
 			return err

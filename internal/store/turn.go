@@ -85,7 +85,7 @@ func (p *pool) turn(list []*job) (again []*job) {
 		return nil
 	}
 	careful := list[0].careful
-	c := &conversation{remote: k.remote, careful: careful}
+	c := &conversation{remote: k.line, careful: careful}
 	if careful {
 		p.memory.lost()
 	} else {
