@@ -51,8 +51,10 @@ type pool struct {
 	mu    sync.Mutex
 	idle  []kept
 	used  map[*line]struct{}
-	// away is why no connection is to be had, while the server does not answer; listening: that is looked after.
+	// away is why no connection is to be had, while the server does not answer; near ends then; listening: that is looked after.
 	away      error
+	near      context.Context
+	vanish    context.CancelFunc
 	listening bool
 	quiet     context.CancelFunc
 	listener  sync.WaitGroup
@@ -87,6 +89,7 @@ func newPool(o Options, s server, patience time.Duration, wrote, repeat func()) 
 		epoch: time.Now(), used: map[*line]struct{}{}, ended: make(chan struct{}),
 		jobs: make(chan *job, 4*maxBatch), memory: &memory{}, unneeded: make(chan struct{})}
 	p.slots = make(chan struct{}, p.limits.Size+p.limits.Overflow)
+	p.near, p.vanish = context.WithCancel(context.Background())
 	p.memory.forgetAll()
 	p.writer.Go(p.write)
 	return p
@@ -169,8 +172,10 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 			return kept{}, ctx.Err()
 		}
 	}
+	var near context.Context
 	for {
 		p.mu.Lock()
+		near = p.near
 		if err := p.away; err != nil {
 			p.mu.Unlock()
 			<-p.slots
@@ -194,11 +199,17 @@ func (p *pool) acquire(ctx context.Context) (kept, error) {
 		c.close()
 	}
 	begin := time.Now()
-	r, wire, err := p.connect(ctx)
+	limited, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(near, cancel)()
+	r, wire, err := p.connect(limited)
 	if err != nil {
 		<-p.slots
 		if ctx.Err() != nil {
 			return kept{}, ctx.Err()
+		}
+		if near.Err() != nil {
+			return kept{}, errAway
 		}
 		p.missed(begin, err)
 		return kept{}, err
@@ -264,6 +275,7 @@ func (p *pool) close() error {
 			p.quiet()
 		}
 		p.listener.Wait()
+		p.vanish()
 		for _, c := range p.idle {
 			c.close()
 		}

@@ -23,6 +23,9 @@ const (
 	probeLimit = 5 * time.Second
 )
 
+// errAway answers those for whom there is no connection while the server does not answer.
+var errAway = fmt.Errorf("%w: it does not answer", ErrUnavailable)
+
 // line is a connection to an address, and what is heard of the other end. A
 // server that hangs, or whose machine has no power, keeps its connections and
 // says nothing: only another question tells that from a statement that takes its time.
@@ -136,6 +139,7 @@ func (p *pool) listenFor(ctx context.Context) {
 		if p.gone() != nil && answered(p.ask(ctx, nil)) && ctx.Err() == nil {
 			p.mu.Lock()
 			p.away = nil
+			p.near, p.vanish = context.WithCancel(context.Background())
 			p.mu.Unlock()
 			p.log.Info("the database answers again")
 		}
@@ -211,7 +215,8 @@ func (p *pool) gone() error {
 // leave notes, holding mu, that the server is away.
 func (p *pool) leave(cause error) {
 	if p.away == nil && p.listening {
-		p.away = fmt.Errorf("%w: it does not answer", ErrUnavailable)
+		p.away = errAway
+		p.vanish() // nor for a connection to it
 		p.log.Warn("the database does not answer: nobody waits for it until it does", "error", cause)
 	}
 }
