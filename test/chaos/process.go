@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,6 +64,26 @@ func (p *process) group(s syscall.Signal) {
 	default:
 		_ = syscall.Kill(-p.cmd.Process.Pid, s) // it may just have ended
 	}
+}
+
+// tree signals the process and all that live of those that it started, and returns their numbers.
+func (p *process) tree(s syscall.Signal) []int {
+	select {
+	case <-p.ended:
+		return nil
+	default:
+	}
+	all := []int{p.cmd.Process.Pid}
+	for i := 0; i < len(all); i++ {
+		_ = syscall.Kill(all[i], s) // it may just have ended
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", all[i], all[i]))
+		for field := range strings.FieldsSeq(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(all, child)
+			}
+		}
+	}
+	return all
 }
 
 func (p *process) kill() {

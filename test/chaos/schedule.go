@@ -39,6 +39,7 @@ var kinds = []struct {
 	{"kill database", 2, 100, 3000, false},
 	{"restart database", 2, 100, 2000, false},
 	{"pause database", 2, 500, 5000, false},
+	{"hang database", 1, 6000, 15000, false},
 	{"cut database connections", 3, 0, 0, true},
 	{"cut clients", 2, 0, 0, true},
 	{"cut hosts", 3, 0, 0, true},

@@ -516,6 +516,12 @@ func (w *world) breakDatabase(ctx context.Context, f fault, kind string) {
 		pause(ctx, f.For)
 		w.database.process.group(syscall.SIGCONT)
 		return
+	case "hang": // what answers on connections is stopped as well: with PostgreSQL those are processes of their own
+		for _, pid := range w.database.process.tree(syscall.SIGSTOP) {
+			defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // it may have been ended
+		}
+		pause(ctx, f.For)
+		return
 	}
 	pause(ctx, f.For)
 	if err := w.database.start(ctx); err != nil && ctx.Err() == nil {
