@@ -284,21 +284,20 @@ func (w *world) checkNotices(events []store.Event) {
 		}
 		status[e.ID] = data.Status
 	}
-	got := map[string][]string{}
+	got, next := map[string][]string{}, map[string]int{}
 	again := map[int]bool{}
 	for _, n := range w.nova.all() {
 		if n.Name == "network-changed" {
 			continue
 		}
-		count := func(list []string) (k int) {
-			for _, name := range list {
-				if name == n.Name {
-					k++
-				}
-			}
-			return k
-		}
-		if got[n.Tag] = append(got[n.Tag], n.Name); count(got[n.Tag]) > count(want[n.Tag]) {
+		got[n.Tag] = append(got[n.Tag], n.Name)
+		// In order, but what is about a port that is deleted soon after may be left out.
+		switch at, all := next[n.Tag], want[n.Tag]; {
+		case at < len(all) && all[at] == n.Name:
+			next[n.Tag]++
+		case at < len(all) && n.Name == "network-vif-deleted":
+			next[n.Tag] = len(all)
+		default:
 			again[n.request] = true
 			w.nova.repeated++
 		}
