@@ -8,13 +8,14 @@
 # make interop  OpenStack's own API tests (tempest) with the real Keystone
 # make interop-clients  every command of the openstack client, every package of gophercloud, listeners of oslo.messaging on RabbitMQ
 # make deb      a Debian package; make test-deb installs, upgrades and purges it
+# make test-systemd  runs its units under a systemd in a Debian of its own
 
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 ldflags := -s -w $(if $(version),-X isospin/internal/telemetry.stamp=$(version))
 
-.PHONY: build run test test-databases test-migrations bench-databases interop interop-clients chaos bench bench-scale microbench verify fmt setup deb test-deb clean
+.PHONY: build run test test-databases test-migrations bench-databases interop interop-clients chaos bench bench-scale microbench verify fmt setup deb test-deb test-systemd clean
 
 # The stamp comes from here, so that a build needs no repository.
 build:
@@ -77,6 +78,10 @@ deb: build
 # Needs root and debootstrap, and says so when it cannot be run.
 test-deb:
 	packaging/deb/test.sh
+
+# As above.
+test-systemd:
+	packaging/deb/systemd.sh
 
 # Form, common mistakes, and which package may import which.
 verify: bin/staticcheck
