@@ -110,7 +110,6 @@ alive server
 request GET /v2.0/networks | grep -q '"kept"' || fail "the network is gone"
 
 step "server: a request under way is answered when it stops"
-before=$(of server NRestarts)
 (
 	# The head now, the body once it is stopping.
 	exec 3<>/dev/tcp/127.0.0.1/9696
@@ -131,6 +130,27 @@ grep -q '201 Created' answer || fail "the request was cut off: $(cat answer)"
 systemctl start isospin-server
 request GET /v2.0/networks | grep -q '"drained"' || fail "what was answered is not there"
 no_denials
+
+if [ -x /usr/sbin/mariadbd ]; then
+	step "server: on MariaDB, started together with it"
+	systemctl start mariadb
+	mariadb -e "CREATE DATABASE isospin; CREATE USER isospin@127.0.0.1 IDENTIFIED BY 'test'; GRANT ALL ON isospin.* TO isospin@127.0.0.1"
+	systemctl stop isospin-server mariadb
+	cp /etc/neutron/isospin.conf without
+	printf '[database]\nconnection = mysql+pymysql://isospin:test@127.0.0.1/isospin\n' >>/etc/neutron/isospin.conf
+	systemctl start isospin-server mariadb
+	[ "$(systemctl show --value -p ActiveEnterTimestampMonotonic mariadb)" -le "$(of server ExecMainStartTimestampMonotonic)" ] || fail "the server did not wait for its database"
+	[ "$(of server NRestarts)" = 0 ] || fail "the server was restarted"
+	request POST /v2.0/networks '{"network":{"name":"elsewhere"}}' >/dev/null
+	! request GET /v2.0/networks | grep -q '"kept"' || fail "this is SQLite"
+	cp without /etc/neutron/isospin.conf
+	systemctl stop isospin-server mariadb
+	[ "$(of server Result)" = success ] || fail "stopping it failed: $(of server Result)"
+	systemctl start isospin-server
+	no_denials
+else
+	step "SKIPPED: the server on MariaDB: mariadb-server is not in this Debian"
+fi
 
 step "agent: start beside Open vSwitch"
 # The modules of the kernel are not wanted: the data path is Open vSwitch's own.
