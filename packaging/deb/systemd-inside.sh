@@ -138,7 +138,8 @@ if [ -x /usr/sbin/mariadbd ]; then
 	systemctl stop isospin-server mariadb
 	cp /etc/neutron/isospin.conf without
 	printf '[database]\nconnection = mysql+pymysql://isospin:test@127.0.0.1/isospin\n' >>/etc/neutron/isospin.conf
-	systemctl start isospin-server mariadb
+	# Each name is a request of its own: the first starts while the second waits for it.
+	systemctl start mariadb isospin-server
 	[ "$(systemctl show --value -p ActiveEnterTimestampMonotonic mariadb)" -le "$(of server ExecMainStartTimestampMonotonic)" ] || fail "the server did not wait for its database"
 	[ "$(of server NRestarts)" = 0 ] || fail "the server was restarted"
 	request POST /v2.0/networks '{"network":{"name":"elsewhere"}}' >/dev/null
