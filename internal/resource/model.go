@@ -259,16 +259,21 @@ func (e *Encoder) Append(b []byte, o Object, fields map[string]bool) []byte {
 	return append(b, '}')
 }
 
+// Appender appends itself as JSON, in a fraction of the time of json.Marshal.
+type Appender interface {
+	AppendJSON(b []byte) []byte
+}
+
 func appendValue(b []byte, v reflect.Value) []byte {
+	switch v.Type() { // most are of these, which need no interface
+	case reflect.TypeFor[string]():
+		return AppendString(b, v.String())
+	case reflect.TypeFor[bool]():
+		return strconv.AppendBool(b, v.Bool())
+	case reflect.TypeFor[int](), reflect.TypeFor[int64]():
+		return strconv.AppendInt(b, v.Int(), 10)
+	}
 	switch p := v.Addr().Interface().(type) {
-	case *string:
-		return AppendString(b, *p)
-	case *bool:
-		return strconv.AppendBool(b, *p)
-	case *int:
-		return strconv.AppendInt(b, int64(*p), 10)
-	case *int64:
-		return strconv.AppendInt(b, *p, 10)
 	case **string:
 		if *p == nil {
 			return append(b, "null"...)
@@ -294,8 +299,18 @@ func appendValue(b []byte, v reflect.Value) []byte {
 		}
 		return append(b, *p...)
 	}
-	if v.Kind() == reflect.Slice && v.Len() == 0 {
-		return append(b, "[]"...)
+	if v.Kind() == reflect.Slice {
+		if v.Len() == 0 {
+			return append(b, "[]"...)
+		}
+		if _, ok := v.Index(0).Addr().Interface().(Appender); ok {
+			b = append(b, '[')
+			for i := range v.Len() {
+				b = append(v.Index(i).Addr().Interface().(Appender).AppendJSON(b), ',')
+			}
+			b[len(b)-1] = ']'
+			return b
+		}
 	}
 	raw, err := json.Marshal(v.Interface())
 	if err != nil {

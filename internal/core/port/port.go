@@ -109,6 +109,13 @@ type FixedIP struct {
 	IPAddress netip.Addr `json:"ip_address"`
 }
 
+// AppendJSON implements resource.Appender.
+func (f FixedIP) AppendJSON(b []byte) []byte {
+	b = resource.AppendString(append(b, `{"subnet_id":`...), f.SubnetID)
+	b, _ = f.IPAddress.AppendText(append(b, `,"ip_address":"`...)) // it has no error
+	return append(b, `"}`...)
+}
+
 // AddressPair is a further address that the port may use.
 type AddressPair struct {
 	MACAddress string `json:"mac_address"`
