@@ -12,7 +12,8 @@ packages=systemd,systemd-sysv,dbus,iproute2,nftables,openvswitch-switch,procps,c
 
 case ${1:-} in
 "")
-	skip() { echo "systemd-test: SKIPPED: $*"; exit 0; }
+	name=systemd-test
+	. packaging/deb/debian.sh
 	[ "$(id -u)" -eq 0 ] || skip "needs root"
 	for program in dpkg-deb unshare pivot_root; do
 		command -v "$program" >/dev/null || skip "needs $program"
@@ -21,19 +22,9 @@ case ${1:-} in
 	grep -q '^Seccomp:' /proc/self/status || skip "the kernel has no seccomp"
 	[ -n "${CHROOT_BASE:-}" ] || command -v debootstrap >/dev/null || skip "apt-get install debootstrap"
 	work=$(mktemp -d)
-	child=
-	# apart OPTION... COMMAND: runs it in namespaces of its own; a signal ends it.
-	apart() {
-		unshare --mount --pid --fork --kill-child "$@" &
-		child=$!
-		local status=0
-		wait "$child" || status=$?
-		child=
-		return "$status"
-	}
-	# Killing unshare kills what is inside, and ends its mounts; only control groups stay.
+	# Control groups stay when what is inside has ended.
 	leave() {
-		[ -z "$child" ] || { kill -KILL "$child" 2>/dev/null; wait "$child" 2>/dev/null || true; child=; }
+		end
 		[ ! -e "$work/group" ] || unshare --mount "$0" groups "$work" || true
 		rm -rf --one-file-system "$work"
 	}
@@ -44,20 +35,7 @@ case ${1:-} in
 		CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X isospin/internal/telemetry.stamp=v$version" -o "$work/program" ./cmd/isospin
 		BINARY=$work/program VERSION=v$version OUTPUT=$work packaging/deb/build.sh
 	done
-	if [ -n "${CHROOT_BASE:-}" ]; then
-		cp -a "$CHROOT_BASE" "$work/root"
-	else
-		release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-		# Where apt gets this release from.
-		mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sed -n "s/^$release main //p" | head -n 1)}
-		mirror=${mirror:-http://deb.debian.org/debian}
-		echo "systemd-test: fetching Debian $release from $mirror"
-		apart debootstrap --variant=minbase --include="$packages" "$release" "$work/root" "$mirror" >"$work/log" 2>&1 || {
-			tail -5 "$work/log" >&2
-			! grep -q 'getting release file' "$work/log" || skip "$mirror is not reachable"
-			exit 1
-		}
-	fi
+	debian "$packages"
 	mkdir -p "$work/root/test" "$work/cgroup"
 	cp "$work"/isospin_*.deb packaging/deb/systemd-inside.sh "$work/root/test/"
 	apart --net --uts --ipc "$0" begin "$work" >"$work/console" 2>&1 || true

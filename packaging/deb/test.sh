@@ -9,44 +9,21 @@ cd "$(dirname -- "$0")/../.."
 packages=procps,systemd-standalone-sysusers,systemd-standalone-tmpfiles
 
 if [ "${1:-}" != inside ]; then
-	skip() { echo "deb-test: SKIPPED: $*"; exit 0; }
+	name=deb-test
+	. packaging/deb/debian.sh
 	[ "$(id -u)" -eq 0 ] || skip "needs root"
 	for program in dpkg-deb unshare perl; do
 		command -v "$program" >/dev/null || skip "needs $program"
 	done
 	[ -n "${CHROOT_BASE:-}" ] || command -v debootstrap >/dev/null || skip "apt-get install debootstrap"
 	work=$(mktemp -d)
-	child=
 	trap 'rm -rf --one-file-system "$work"' EXIT
-	# Killing unshare kills what is inside, and ends its mounts.
-	trap '[ -z "$child" ] || { kill -KILL "$child" 2>/dev/null; wait "$child" 2>/dev/null || true; }; exit 1' HUP INT TERM
-	# apart OPTION... COMMAND: runs it in namespaces of its own; a signal ends it.
-	apart() {
-		unshare --mount --pid --fork --kill-child "$@" &
-		child=$!
-		local status=0
-		wait "$child" || status=$?
-		child=
-		return "$status"
-	}
+	trap 'end; exit 1' HUP INT TERM
 	for version in 1.0.0-rc1 1.0.0; do
 		CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X isospin/internal/telemetry.stamp=v$version" -o "$work/program-$version" ./cmd/isospin
 		BINARY=$work/program-$version VERSION=v$version OUTPUT=$work packaging/deb/build.sh
 	done
-	if [ -n "${CHROOT_BASE:-}" ]; then
-		cp -a "$CHROOT_BASE" "$work/root"
-	else
-		release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-		# Where apt gets this release from.
-		mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | sed -n "s/^$release main //p" | head -n 1)}
-		mirror=${mirror:-http://deb.debian.org/debian}
-		echo "deb-test: fetching Debian $release from $mirror"
-		apart debootstrap --variant=minbase --include="$packages" "$release" "$work/root" "$mirror" >"$work/log" 2>&1 || {
-			tail -5 "$work/log" >&2
-			! grep -q 'getting release file' "$work/log" || skip "$mirror is not reachable"
-			exit 1
-		}
-	fi
+	debian "$packages"
 	apart --net "$0" inside "$work"
 	exit
 fi
